@@ -1,0 +1,27 @@
+//! The contract between ring 0 and everything else.
+//!
+//! Both sides of the ring boundary compile against this crate and nothing else is shared between
+//! them. It has no dependencies and no vendor words: an unprivileged task cannot tell VT-x from
+//! AMD-V by anything that is written here.
+//!
+//! | module | what it fixes |
+//! |---|---|
+//! | [`hypercall`] | numbers, registers, result codes |
+//! | [`cap`] | selectors, object types, permissions, the selectors a task is born with |
+//! | [`utcb`] | the message page of a thread |
+//! | [`vcpu`] | exits, the state image of a virtual CPU, and its groups |
+//! | [`fault`] | exceptions of threads |
+//! | [`hip`] | what the kernel tells the root task at boot |
+//! | [`bundle`] | the archive the loader hands over |
+//! | [`layout`] | the few fixed addresses |
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod cap;
+pub mod fault;
+pub mod hip;
+pub mod hypercall;
+pub mod layout;
+pub mod utcb;
+pub mod vcpu;
