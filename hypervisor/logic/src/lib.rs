@@ -1,0 +1,38 @@
+//! The kernel's logic: everything in ring 0 that touches no hardware.
+//!
+//! Nothing here can panic, recurse or reach memory other than through the traits it is given, and
+//! all of it runs under `cargo test` on the host.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`frames`] | how the rest reaches table pages |
+//! | [`paging`] | page tables for ring 3 and for guests, grants between them |
+//! | [`physical`] | the space of all physical memory |
+//! | [`objects`] | capability tables |
+//! | [`quota`] | kernel-memory accounts |
+//! | [`sched`] | ready bitmap, budgets |
+//! | [`ipc`] | what moves between two UTCBs |
+//! | [`vmx`] | VT-x: capabilities, control negotiation, VMCS fields, exit reasons |
+//! | [`acpi`] | interrupt topology out of the firmware's tables |
+//! | [`elf`] | program headers |
+//! | [`list`] | a vector of fixed capacity |
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "test-util"))]
+extern crate std;
+
+pub mod acpi;
+pub mod elf;
+pub mod frames;
+pub mod ipc;
+pub mod list;
+pub mod objects;
+pub mod paging;
+pub mod physical;
+pub mod quota;
+pub mod sched;
+pub mod vmx;
+
+#[cfg(test)]
+mod tests;

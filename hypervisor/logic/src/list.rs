@@ -1,0 +1,61 @@
+//! A vector of fixed capacity.
+
+/// Up to `N` values in place.
+#[derive(Clone, Copy, Debug)]
+pub struct List<T, const N: usize> {
+    items: [T; N],
+    len: usize,
+}
+
+/// The list has no room left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl<T: Copy, const N: usize> List<T, N> {
+    /// An empty list; `filler` occupies the unused places.
+    #[must_use]
+    pub const fn new(filler: T) -> Self {
+        Self { items: [filler; N], len: 0 }
+    }
+
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// [`Full`] if there are `N` already.
+    pub fn push(&mut self, value: T) -> Result<(), Full> {
+        self.insert(self.len, value)
+    }
+
+    /// Puts a value before the one at `at`, which is at most the length.
+    ///
+    /// # Errors
+    /// [`Full`] if there are `N` already, or `at` is beyond the end.
+    pub fn insert(&mut self, at: usize, value: T) -> Result<(), Full> {
+        let end = self.len.wrapping_add(1);
+        if at > self.len {
+            return Err(Full);
+        }
+        let tail = self.items.get_mut(at..end).ok_or(Full)?;
+        let mut carried = value;
+        for place in tail {
+            carried = core::mem::replace(place, carried);
+        }
+        self.len = end;
+        Ok(())
+    }
+}
+
+impl<T, const N: usize> core::ops::Deref for List<T, N> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        self.items.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl<T, const N: usize> core::ops::DerefMut for List<T, N> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.items.get_mut(..self.len).unwrap_or_default()
+    }
+}

@@ -1,0 +1,213 @@
+//! How entries look.
+
+use super::PINNED;
+use abi::cap::MemRights;
+
+/// The layout of the entries of a 4-level page table with 512 entries in a table.
+///
+/// Shifts are those of the memory an entry covers: 39, 30, 21, 12 from the root down.
+pub trait Format: Copy {
+    /// 4 KiB pages, from address 0 on, that the owner of the space can fill.
+    const PAGES: u64;
+    /// Whether leaves can be [`PINNED`].
+    const PINS: bool;
+
+    /// Shift of the largest leaf: 12, 21 or 30.
+    fn max_leaf_shift(self) -> u32;
+    /// Whether the table can translate `va`.
+    fn reaches(self, va: u64) -> bool;
+    /// An entry that points to the table in `page`.
+    fn table(self, page: u64) -> u64;
+    /// A leaf of `1 << shift` bytes at `pa`. Memory that cannot be read is not mapped at all: 0.
+    ///
+    /// The leaf for the next address differs by exactly the size.
+    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64;
+    /// Whether the entry translates anything.
+    fn present(self, entry: u64) -> bool;
+    /// Whether the entry of that level points to a table.
+    fn is_table(self, entry: u64, shift: u32) -> bool;
+    /// What a present leaf allows.
+    fn rights(self, entry: u64) -> MemRights;
+}
+
+/// Bits 51:12: the physical address in an entry.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// "This is a leaf" in entries above the last level, the same bit in all formats.
+const LARGE: u64 = 1 << 7;
+
+/// The physical address in an entry of that level.
+#[inline]
+pub(super) const fn address(entry: u64, shift: u32) -> u64 {
+    entry & ADDRESS & !((1 << shift) - 1)
+}
+
+/// The physical address of the table behind an entry.
+#[inline]
+pub(super) const fn table_address(entry: u64) -> u64 {
+    entry & ADDRESS
+}
+
+const fn large(shift: u32) -> u64 {
+    if shift > 12 { LARGE } else { 0 }
+}
+
+const fn bit(rights: MemRights, right: MemRights, bit: u64) -> u64 {
+    if rights.contains(right) { bit } else { 0 }
+}
+
+/// 4-level paging of the processor itself, for ring 3 (SDM 3A 4.5.4).
+///
+/// Accessed and dirty are set from the start, which spares the processor the write. Uncached is
+/// PCD and PWT together: entry 3 of the PAT, which is UC from power-on (SDM 3A 12.12.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Shift of the largest leaf: 12, 21 or 30.
+    pub max_leaf_shift: u32,
+    /// Whether IA32_EFER.NXE is set; without it everything readable is executable.
+    pub nx: bool,
+}
+
+impl Host {
+    const P: u64 = 1 << 0;
+    const RW: u64 = 1 << 1;
+    const US: u64 = 1 << 2;
+    const UC: u64 = 0b11 << 3;
+    const A: u64 = 1 << 5;
+    const D: u64 = 1 << 6;
+    /// Ignored by the processor.
+    const PIN: u64 = 1 << 9;
+    const XD: u64 = 1 << 63;
+}
+
+impl Format for Host {
+    const PAGES: u64 = 1 << 35;
+    const PINS: bool = true;
+
+    #[inline]
+    fn max_leaf_shift(self) -> u32 {
+        self.max_leaf_shift
+    }
+
+    #[inline]
+    fn reaches(self, va: u64) -> bool {
+        matches!(va >> 47, 0 | 0x1_ffff)
+    }
+
+    #[inline]
+    fn table(self, page: u64) -> u64 {
+        page & ADDRESS | Self::A | Self::US | Self::RW | Self::P
+    }
+
+    #[inline]
+    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
+        if !rights.contains(MemRights::R) {
+            return 0;
+        }
+        let xd = if self.nx && !rights.contains(MemRights::X) { Self::XD } else { 0 };
+        pa & ADDRESS
+            | Self::D
+            | Self::A
+            | Self::US
+            | Self::P
+            | xd
+            | large(shift)
+            | bit(rights, MemRights::W, Self::RW)
+            | bit(rights, MemRights::UNCACHED, Self::UC)
+            | bit(rights, PINNED, Self::PIN)
+    }
+
+    #[inline]
+    fn present(self, entry: u64) -> bool {
+        entry & Self::P != 0
+    }
+
+    #[inline]
+    fn is_table(self, entry: u64, shift: u32) -> bool {
+        shift > 12 && entry & (LARGE | Self::P) == Self::P
+    }
+
+    #[inline]
+    fn rights(self, entry: u64) -> MemRights {
+        let mut rights = MemRights::R.0;
+        if entry & Self::RW != 0 {
+            rights |= MemRights::W.0;
+        }
+        if entry & Self::XD == 0 {
+            rights |= MemRights::X.0;
+        }
+        if entry & Self::UC != 0 {
+            rights |= MemRights::UNCACHED.0;
+        }
+        if entry & Self::PIN != 0 {
+            rights |= PINNED.0;
+        }
+        MemRights(rights)
+    }
+}
+
+/// Extended page tables with a 4-level walk (SDM 3C 29.3.2).
+///
+/// Writable or executable without readable is a misconfiguration or needs a feature (SDM 3C
+/// 29.3.3.1), so memory that cannot be read is not mapped. Accessed and dirty are set from the
+/// start; they are ignored where the EPT pointer does not turn them on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ept {
+    /// Shift of the largest leaf: 12, 21 or 30.
+    pub max_leaf_shift: u32,
+}
+
+impl Ept {
+    const RWX: u64 = 0b111;
+    /// Memory type 6; the guest's PAT counts.
+    const WB: u64 = 6 << 3;
+    /// Memory type 0, whatever the guest's PAT says.
+    const UC: u64 = 1 << 6;
+    const A: u64 = 1 << 8;
+    const D: u64 = 1 << 9;
+}
+
+impl Format for Ept {
+    const PAGES: u64 = 1 << 36;
+    const PINS: bool = false;
+
+    #[inline]
+    fn max_leaf_shift(self) -> u32 {
+        self.max_leaf_shift
+    }
+
+    #[inline]
+    fn reaches(self, va: u64) -> bool {
+        va >> 48 == 0
+    }
+
+    #[inline]
+    fn table(self, page: u64) -> u64 {
+        page & ADDRESS | Self::A | Self::RWX
+    }
+
+    #[inline]
+    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
+        if !rights.contains(MemRights::R) {
+            return 0;
+        }
+        let kind = if rights.contains(MemRights::UNCACHED) { Self::UC } else { Self::WB };
+        // R, W and X are the same three bits in both.
+        pa & ADDRESS | Self::D | Self::A | large(shift) | kind | u64::from(rights.0) & Self::RWX
+    }
+
+    #[inline]
+    fn present(self, entry: u64) -> bool {
+        entry & Self::RWX != 0
+    }
+
+    #[inline]
+    fn is_table(self, entry: u64, shift: u32) -> bool {
+        shift > 12 && self.present(entry) && entry & LARGE == 0
+    }
+
+    #[inline]
+    fn rights(self, entry: u64) -> MemRights {
+        let uncached = if entry & Self::UC != 0 { MemRights::UNCACHED.0 } else { 0 };
+        MemRights((entry & Self::RWX) as u32 | uncached)
+    }
+}

@@ -1,0 +1,272 @@
+//! Copying mappings from one memory space to another.
+
+use super::format::{Format, address, table_address};
+use super::walk::{STEP, index, pages};
+use super::{Flush, MapError, PINNED, PageTable, Progress};
+use crate::frames::{Frames, WORDS};
+use abi::cap::MemRights;
+
+/// What one call of [`grant()`] may cost, in units of about one entry.
+const WORK: u64 = 1024;
+
+/// A last-level table that was found before: the walk is paid for once in 512 pages.
+///
+/// It is used for ascending pages only, and a table is freed only when a large leaf takes all of
+/// its 512 pages: nobody comes back to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    window: u64,
+    table: u64,
+}
+
+impl Cursor {
+    /// Nothing found yet.
+    pub const NONE: Self = Self { window: u64::MAX, table: 0 };
+
+    #[inline]
+    const fn get(&self, page: u64) -> Option<u64> {
+        if self.window == page >> STEP { Some(self.table) } else { None }
+    }
+
+    #[inline]
+    const fn set(&mut self, page: u64, table: u64) {
+        *self = Self { window: page >> STEP, table };
+    }
+}
+
+/// Pages that follow each other in the source and in physical memory, with the same rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Physical address of the first.
+    pub pa: u64,
+    /// How many, at least one.
+    pub pages: u64,
+    /// What the source may do with them.
+    pub rights: MemRights,
+}
+
+/// What a source has at a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Memory.
+    Present(Extent),
+    /// Nothing that can be granted for this many pages, at least one.
+    Absent(u64),
+}
+
+/// Where a grant takes its memory from.
+pub trait Source {
+    /// Whether a grant can choose [`MemRights::UNCACHED`]; if not, the source's attribute stays.
+    const CHOOSES_CACHING: bool;
+
+    /// What is at `page`. There is no use in looking further than `limit` pages.
+    fn at(&self, frames: &impl Frames, cursor: &mut Cursor, page: u64, limit: u64) -> Run;
+}
+
+impl<F: Format> Source for PageTable<F> {
+    const CHOOSES_CACHING: bool = false;
+
+    #[inline]
+    fn at(&self, frames: &impl Frames, cursor: &mut Cursor, page: u64, limit: u64) -> Run {
+        if page >= F::PAGES {
+            return Run::Absent(limit.max(1));
+        }
+        let table = match cursor.get(page) {
+            Some(table) => table,
+            None => {
+                let slot = self.find(frames, page << 12);
+                if slot.shift != 12 {
+                    let span = pages(slot.shift);
+                    let offset = page & span.wrapping_sub(1);
+                    let pages = span.wrapping_sub(offset);
+                    if !self.format.present(slot.entry) {
+                        return Run::Absent(pages);
+                    }
+                    let rights = self.format.rights(slot.entry);
+                    let pa = address(slot.entry, slot.shift).wrapping_add(offset << 12);
+                    return present(pa, pages, rights);
+                }
+                cursor.set(page, slot.table);
+                slot.table
+            }
+        };
+        let index = page as usize & (WORDS - 1);
+        let first = frames.read(table, index);
+        if !self.format.present(first) {
+            return Run::Absent(1);
+        }
+        // The same rights and the next frame make an entry that is larger by exactly one page.
+        let room = (WORDS - index).min(usize::try_from(limit).unwrap_or(WORDS));
+        let mut count = 1;
+        let mut next = first.wrapping_add(1 << 12);
+        while count < room && frames.read(table, index + count) == next {
+            count += 1;
+            next = next.wrapping_add(1 << 12);
+        }
+        present(address(first, 12), count as u64, self.format.rights(first))
+    }
+}
+
+/// [`PINNED`] memory is not there for a grant.
+#[inline]
+const fn present(pa: u64, pages: u64, rights: MemRights) -> Run {
+    if rights.contains(PINNED) {
+        Run::Absent(pages)
+    } else {
+        Run::Present(Extent { pa, pages, rights })
+    }
+}
+
+/// Copies the mappings of `count` pages from `src_page` on to `dst_page` on, with the rights that
+/// the source has and `rights` allows, in the largest leaves that fit.
+///
+/// Pages that the source does not have are skipped, and so are [`PINNED`] pages on either side;
+/// what is mapped at the destination is replaced otherwise. The work is bounded whatever `count`
+/// is: see [`Progress::done`].
+///
+/// Errors are those of [`PageTable::map`]; a range that reaches beyond the destination is
+/// [`MapError::Unaligned`].
+pub fn grant<S: Source, F: Format>(
+    src: &S,
+    frames: &mut impl Frames,
+    dst: &mut PageTable<F>,
+    src_page: u64,
+    dst_page: u64,
+    count: u64,
+    rights: MemRights,
+) -> Progress {
+    let mut progress = Progress::default();
+    let fits = dst_page.checked_add(count).is_some_and(|end| end <= F::PAGES);
+    if !fits || src_page.checked_add(count).is_none() {
+        progress.error = Some(MapError::Unaligned);
+        return progress;
+    }
+    let choice = if S::CHOOSES_CACHING { MemRights::UNCACHED.0 } else { 0 };
+    let (mut from, mut into) = (Cursor::NONE, Cursor::NONE);
+    let mut work = WORK;
+    while progress.done < count && work > 0 {
+        let left = count.wrapping_sub(progress.done);
+        let to = dst_page.wrapping_add(progress.done);
+        let page = src_page.wrapping_add(progress.done);
+        let extent = match src.at(frames, &mut from, page, left) {
+            Run::Present(extent) => extent,
+            Run::Absent(pages) => {
+                progress.done = progress.done.wrapping_add(pages.min(left));
+                work = work.saturating_sub(2);
+                continue;
+            }
+        };
+        let had = extent.rights.0;
+        let new =
+            had & rights.0 & MemRights::RWX.0 | had & MemRights::UNCACHED.0 | rights.0 & choice;
+        let run = Extent { pages: extent.pages.min(left), rights: MemRights(new), ..extent };
+        match place(frames, dst, &mut into, to, run) {
+            Ok(placed) => {
+                progress.flush = progress.flush.or(placed.flush);
+                progress.done = progress.done.wrapping_add(placed.pages);
+                work = work.saturating_sub(placed.cost);
+            }
+            Err(error) => {
+                progress.error = Some(error);
+                break;
+            }
+        }
+    }
+    progress
+}
+
+/// What [`place`] did.
+struct Placed {
+    pages: u64,
+    cost: u64,
+    flush: Flush,
+}
+
+/// Writes the beginning of a run: one large leaf, or leaves up to the end of a last-level table.
+#[inline]
+fn place<F: Format>(
+    frames: &mut impl Frames,
+    dst: &mut PageTable<F>,
+    into: &mut Cursor,
+    page: u64,
+    run: Extent,
+) -> Result<Placed, MapError> {
+    if !run.rights.contains(MemRights::R) {
+        return Ok(Placed { pages: run.pages, cost: 2, flush: Flush::None });
+    }
+    let large: &[u32] = if run.pages < pages(21) { &[] } else { &[30, 21] };
+    for &shift in large {
+        let span = pages(shift);
+        let aligned = (page | run.pa >> 12) & span.wrapping_sub(1) == 0;
+        if run.pages >= span
+            && aligned
+            && shift <= dst.format.max_leaf_shift()
+            && let Some(placed) = place_large(frames, dst, page, run, shift)?
+        {
+            return Ok(placed);
+        }
+    }
+
+    let table = match into.get(page) {
+        Some(table) => table,
+        None => {
+            let table = dst.enter(frames, page << 12, 12)?;
+            into.set(page, table);
+            table
+        }
+    };
+    let index = page as usize & (WORDS - 1);
+    let count = (WORDS - index).min(usize::try_from(run.pages).unwrap_or(WORDS));
+    let mut leaf = dst.format.leaf(run.pa, 12, run.rights);
+    let mut flush = Flush::None;
+    for index in index..index.wrapping_add(count) {
+        let old = frames.read(table, index);
+        if old != leaf {
+            if dst.format.present(old) {
+                if F::PINS && dst.format.rights(old).contains(PINNED) {
+                    leaf = leaf.wrapping_add(1 << 12);
+                    continue;
+                }
+                flush = Flush::Needed;
+            }
+            frames.write(table, index, leaf);
+        }
+        leaf = leaf.wrapping_add(1 << 12);
+    }
+    let pages = count as u64;
+    Ok(Placed { pages, cost: pages.saturating_add(1), flush })
+}
+
+/// Writes one large leaf; `None` if smaller ones must be used, because pinned pages are or may be
+/// below it.
+#[cold]
+fn place_large<F: Format>(
+    frames: &mut impl Frames,
+    dst: &PageTable<F>,
+    page: u64,
+    run: Extent,
+    shift: u32,
+) -> Result<Option<Placed>, MapError> {
+    let va = page << 12;
+    let table = dst.enter(frames, va, shift)?;
+    let old = frames.read(table, index(va, shift));
+    if F::PINS
+        && dst.format.is_table(old, shift)
+        && (shift > 21 || holds_pinned(frames, dst, table_address(old)))
+    {
+        return Ok(None);
+    }
+    let leaf = dst.format.leaf(run.pa, shift, run.rights);
+    let flush = dst.put(frames, table, index(va, shift), shift, leaf);
+    // Tables below may have been freed one by one, the source's leaves were compared one by one.
+    let cost = if shift > 21 { WORK / 2 } else { WORK / 16 };
+    Ok(Some(Placed { pages: pages(shift), cost, flush }))
+}
+
+/// Whether there is a pinned leaf in a last-level table.
+fn holds_pinned<F: Format>(frames: &impl Frames, dst: &PageTable<F>, table: u64) -> bool {
+    (0..WORDS).any(|index| {
+        let entry = frames.read(table, index);
+        dst.format.present(entry) && dst.format.rights(entry).contains(PINNED)
+    })
+}

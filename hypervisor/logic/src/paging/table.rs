@@ -1,0 +1,290 @@
+//! Reading and changing translations.
+
+use super::format::{address, table_address};
+use super::walk::{ROOT_SHIFT, STEP, Slot, index, pages};
+use super::{Flush, Format, MapError, PINNED, Progress};
+use crate::frames::{Frames, WORDS};
+use abi::cap::MemRights;
+
+/// Entries that one call of [`PageTable::revoke`] looks at.
+const REVOKE_WORK: u64 = 1024;
+
+/// A page table, known by its root page.
+#[derive(Debug)]
+pub struct PageTable<F: Format> {
+    /// Physical address of the root table.
+    pub root: u64,
+    /// How its entries look.
+    pub format: F,
+}
+
+/// A leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Physical address of the start of the leaf.
+    pub pa: u64,
+    /// log2 of its size in bytes.
+    pub shift: u32,
+    /// What it allows, with [`MemRights::UNCACHED`] and [`PINNED`].
+    pub rights: MemRights,
+}
+
+impl<F: Format> PageTable<F> {
+    /// An empty table; `None` if there is no page for its root.
+    pub fn new(format: F, frames: &mut impl Frames) -> Option<Self> {
+        frames.alloc().map(|root| Self { root, format })
+    }
+
+    /// The table with that root page.
+    #[inline]
+    #[must_use]
+    pub const fn from_root(root: u64, format: F) -> Self {
+        Self { root, format }
+    }
+
+    /// The leaf that translates `va`.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, frames: &impl Frames, va: u64) -> Option<Mapping> {
+        if !self.format.reaches(va) {
+            return None;
+        }
+        let Slot { entry, shift, .. } = self.find(frames, va);
+        self.format.present(entry).then(|| Mapping {
+            pa: address(entry, shift),
+            shift,
+            rights: self.format.rights(entry),
+        })
+    }
+
+    /// Maps one leaf of `1 << shift` bytes in the place of whatever is there. A larger leaf around
+    /// it is split, tables below it are freed.
+    ///
+    /// # Errors
+    /// [`MapError::NoMemory`]: a table is missing and cannot be had; every translation is as
+    /// before.
+    /// [`MapError::Unaligned`]: an address or the size is not possible.
+    #[inline]
+    pub fn map(
+        &mut self,
+        frames: &mut impl Frames,
+        va: u64,
+        pa: u64,
+        shift: u32,
+        rights: MemRights,
+    ) -> Result<Flush, MapError> {
+        let possible = matches!(shift, 12 | 21 | 30)
+            && shift <= self.format.max_leaf_shift()
+            && (shift == 12 || !rights.contains(PINNED));
+        let low = (1_u64.checked_shl(shift).ok_or(MapError::Unaligned)?).wrapping_sub(1);
+        if !possible || (va | pa) & low != 0 || !self.format.reaches(va) || pa >> 52 != 0 {
+            return Err(MapError::Unaligned);
+        }
+        let table = self.enter(frames, va, shift)?;
+        let leaf = self.format.leaf(pa, shift, rights);
+        Ok(self.put(frames, table, index(va, shift), shift, leaf))
+    }
+
+    /// Replaces an entry and frees the tables behind the old one.
+    #[inline]
+    pub(super) fn put(
+        &self,
+        frames: &mut impl Frames,
+        table: u64,
+        index: usize,
+        shift: u32,
+        new: u64,
+    ) -> Flush {
+        let old = frames.read(table, index);
+        if old == new {
+            return Flush::None;
+        }
+        frames.write(table, index, new);
+        if self.format.is_table(old, shift) {
+            self.release(frames, table_address(old), shift - STEP);
+        }
+        if self.format.present(old) { Flush::Needed } else { Flush::None }
+    }
+
+    /// Frees a table whose entries cover `1 << shift` bytes, at most 1 << 21, and those below it.
+    #[cold]
+    fn release(&self, frames: &mut impl Frames, table: u64, shift: u32) {
+        if shift > 12 {
+            for index in 0..WORDS {
+                let entry = frames.read(table, index);
+                if self.format.is_table(entry, shift) {
+                    frames.free(table_address(entry));
+                }
+            }
+        }
+        frames.free(table);
+    }
+
+    /// Takes rights away from `pages` pages of 4 KiB, all of them at once; without
+    /// [`MemRights::R`] nothing is left of a translation. The caller bounds `pages`.
+    ///
+    /// # Errors
+    /// [`MapError::NoMemory`] when a leaf would have to be split at an edge of the range and there
+    /// is no page for it. That leaf is as before, those before it have changed: flush then too.
+    pub fn protect(
+        &mut self,
+        frames: &mut impl Frames,
+        va: u64,
+        pages: u64,
+        remove: MemRights,
+    ) -> Result<Flush, MapError> {
+        if va & 0xfff != 0 {
+            return Err(MapError::Unaligned);
+        }
+        let (mut page, mut left, mut flush) = (va >> 12, pages, Flush::None);
+        while left > 0 {
+            let step = self.revoke(frames, page, left, remove);
+            flush = flush.or(step.flush);
+            if let Some(error) = step.error {
+                return Err(error);
+            }
+            page = page.saturating_add(step.done);
+            left = left.saturating_sub(step.done);
+        }
+        Ok(flush)
+    }
+
+    /// [`Self::protect`] in bounded steps, by page number: works until a certain number of entries
+    /// has been looked at, whatever `count` is, and says how far it came. A large leaf within the
+    /// range is one entry.
+    pub fn revoke(
+        &mut self,
+        frames: &mut impl Frames,
+        page: u64,
+        count: u64,
+        remove: MemRights,
+    ) -> Progress {
+        let end = page.saturating_add(count).min(F::PAGES);
+        let (mut at, mut work, mut flush) = (page, REVOKE_WORK, Flush::None);
+        while at < end && work > 0 {
+            work = work.saturating_sub(1);
+            let slot = self.find(frames, at << 12);
+            if slot.shift == 12 {
+                let stop = end.min((at | 511).wrapping_add(1));
+                let count = stop.wrapping_sub(at);
+                flush = flush.or(self.reduce(frames, slot, count as usize, remove));
+                work = work.saturating_sub(count);
+                at = stop;
+                continue;
+            }
+            let first = at & !(pages(slot.shift).wrapping_sub(1));
+            let next = first.wrapping_add(pages(slot.shift));
+            if self.reduced(slot.entry, slot.shift, remove) == slot.entry {
+                at = next;
+            } else if at == first && next <= end {
+                flush = flush.or(self.reduce(frames, slot, 1, remove));
+                at = next;
+            } else if let Err(error) = self.grow(frames, slot) {
+                return Progress { done: at.wrapping_sub(page), flush, error: Some(error) };
+            }
+        }
+        let done = if at >= end { count } else { at.wrapping_sub(page) };
+        Progress { done, flush, error: None }
+    }
+
+    /// Takes rights away from `count` leaves in one table.
+    fn reduce(
+        &self,
+        frames: &mut impl Frames,
+        slot: Slot,
+        count: usize,
+        remove: MemRights,
+    ) -> Flush {
+        let mut flush = Flush::None;
+        for index in slot.index..slot.index.wrapping_add(count).min(WORDS) {
+            let old = frames.read(slot.table, index);
+            let new = self.reduced(old, slot.shift, remove);
+            if new != old {
+                frames.write(slot.table, index, new);
+                flush = Flush::Needed;
+            }
+        }
+        flush
+    }
+
+    /// What is left of a leaf.
+    #[inline]
+    fn reduced(&self, entry: u64, shift: u32, remove: MemRights) -> u64 {
+        if !self.format.present(entry) {
+            return entry;
+        }
+        let rights = self.format.rights(entry);
+        if rights.contains(PINNED) && !remove.contains(PINNED) {
+            return entry;
+        }
+        let rest = MemRights(rights.0 & !(remove.0 & MemRights::RWX.0));
+        self.format.leaf(address(entry, shift), shift, rest)
+    }
+
+    /// Frees the tables below the root in bounded steps: looks at `limit` entries from address
+    /// `*next` on, which starts at 0, and returns whether it came to the end. The space must be in
+    /// nobody's use. Of a [`super::Host`] table the upper half belongs to the kernel and stays.
+    pub fn reclaim(&mut self, frames: &mut impl Frames, next: &mut u64, limit: u32) -> bool {
+        let end = F::PAGES << 12;
+        for _ in 0..limit {
+            if *next >= end {
+                return true;
+            }
+            let Slot { table, index, shift, entry } = self.find_table(frames, *next);
+            if self.format.is_table(entry, shift) {
+                frames.write(table, index, 0);
+                frames.free(table_address(entry));
+            }
+            let after = (*next >> shift).wrapping_add(1) << shift;
+            self.close(frames, *next, after);
+            *next = after;
+        }
+        *next >= end
+    }
+
+    /// The lowest entry for `va` that is not in a last-level table.
+    fn find_table(&self, frames: &impl Frames, va: u64) -> Slot {
+        let mut table = self.root;
+        let mut shift = ROOT_SHIFT;
+        loop {
+            let index = index(va, shift);
+            let entry = frames.read(table, index);
+            if shift == 21 || !self.format.is_table(entry, shift) {
+                return Slot { table, index, shift, entry };
+            }
+            table = table_address(entry);
+            shift -= STEP;
+        }
+    }
+
+    /// Frees the tables that lie wholly before `after`, of which `last` was the last address looked
+    /// at.
+    fn close(&self, frames: &mut impl Frames, last: u64, after: u64) {
+        for shift in [30, ROOT_SHIFT] {
+            if last >> shift == after >> shift {
+                return;
+            }
+            let mut table = self.root;
+            if shift < ROOT_SHIFT {
+                let entry = frames.read(table, index(last, ROOT_SHIFT));
+                if !self.format.is_table(entry, ROOT_SHIFT) {
+                    continue;
+                }
+                table = table_address(entry);
+            }
+            let entry = frames.read(table, index(last, shift));
+            if self.format.is_table(entry, shift) {
+                frames.write(table, index(last, shift), 0);
+                frames.free(table_address(entry));
+            }
+        }
+    }
+
+    /// Frees every page of the table at once; the same exceptions as for [`Self::reclaim`], and the
+    /// root page itself goes too.
+    pub fn destroy(mut self, frames: &mut impl Frames) {
+        let mut next = 0;
+        while !self.reclaim(frames, &mut next, u32::MAX) {}
+        frames.free(self.root);
+    }
+}

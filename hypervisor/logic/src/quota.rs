@@ -1,0 +1,69 @@
+//! Accounts of kernel memory, in pages.
+
+/// What a protection domain may spend on kernel memory and what it has left of it.
+///
+/// Free pages never exceed the limit; the sum of the limits changes by nothing here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    free: u64,
+    limit: u64,
+}
+
+/// The account has too little left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl Quota {
+    /// An account of `limit` pages, all free.
+    #[must_use]
+    pub const fn new(limit: u64) -> Self {
+        Self { free: limit, limit }
+    }
+
+    /// Pages that can still be taken.
+    #[inline]
+    #[must_use]
+    pub const fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Pages that belong to the account, taken or not.
+    #[inline]
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Pays for `pages`.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if fewer are free; nothing was taken then.
+    #[inline]
+    pub fn take(&mut self, pages: u64) -> Result<(), Exhausted> {
+        self.free = self.free.checked_sub(pages).ok_or(Exhausted)?;
+        Ok(())
+    }
+
+    /// Gets back pages that [`Self::take`] paid for.
+    #[inline]
+    pub fn give(&mut self, pages: u64) {
+        debug_assert!(pages <= self.limit.wrapping_sub(self.free), "given back twice");
+        self.free = self.free.saturating_add(pages).min(self.limit);
+    }
+
+    /// Moves free pages from one account to another.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if `from` has fewer free pages, or `to` cannot count so many; nothing has
+    /// moved then.
+    pub fn transfer(from: &mut Self, to: &mut Self, pages: u64) -> Result<(), Exhausted> {
+        let left = from.free.checked_sub(pages).ok_or(Exhausted)?;
+        // The limit bounds the free pages, so this one check covers both.
+        let limit = to.limit.checked_add(pages).ok_or(Exhausted)?;
+        from.free = left;
+        from.limit = from.limit.saturating_sub(pages);
+        to.free = to.free.saturating_add(pages);
+        to.limit = limit;
+        Ok(())
+    }
+}
