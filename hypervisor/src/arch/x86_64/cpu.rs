@@ -1,0 +1,201 @@
+//! What belongs to one CPU.
+//!
+//! Each CPU has a block of kernel addresses, aligned to [`STRIDE`], so that any address of its stacks leads to it:
+//!
+//! ```text
+//! 0x0000  Cpu
+//! 0x2000  task state with I/O bitmap
+//! 0x5000  (hole)
+//! 0x6000  kernel stack, 16 KiB, top at STACK_TOP
+//! 0xa000  (hole)
+//! 0xb000  NMI stack
+//! 0xc000  (hole)
+//! 0xd000  stack for double faults and machine checks
+//! 0xe000  (hole)
+//! 0xffb8  GDT, at the very end
+//! 0x10000 (hole, 64 KiB)
+//! ```
+//!
+//! The GDT stands before the large hole because VM exits leave its limit at 0xffff (SDM 3C 28.5.2): a task that loads
+//! a selector beyond the end finds unmapped memory.
+
+use super::gdt::{self, TaskState};
+use super::timer::Timer;
+use crate::mem::pool;
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use crate::object::sc::Sc;
+use crate::object::space::Space;
+use crate::sched::ready::ReadyQueue;
+use crate::sched::timeout::Timeouts;
+use crate::sync::Local;
+
+/// Distance of two CPUs' blocks, and their alignment.
+const STRIDE: u64 = 0x2_0000;
+/// Where the blocks start.
+const BLOCKS: u64 = 0xffff_ff00_0000_0000;
+/// Offset of the top of the kernel stack.
+pub const STACK_TOP: u64 = 0xa000;
+const NMI_TOP: u64 = 0xc000;
+const FAULT_TOP: u64 = 0xe000;
+/// Offsets of the pages that are mapped.
+const PAGES: [u64; 12] = [
+    0x0000, 0x1000, 0x2000, 0x3000, 0x4000, 0x6000, 0x7000, 0x8000, 0x9000, 0xb000, 0xd000, 0xf000,
+];
+
+/// The state of a CPU.
+#[repr(C)]
+pub struct Cpu {
+    /// The context that runs, or ran when the kernel was entered.
+    pub current: Local<Ref<Ec>>,
+    /// Page-table root that is loaded; while a guest runs, the one its exit loads.
+    pub cr3: Local<u64>,
+    /// The virtual CPU whose control structure, FPU state and system-call registers are loaded.
+    pub vcpu: Local<Option<Ref<Ec>>>,
+    /// The scheduling context that pays; none while idle.
+    pub current_sc: Local<Option<Ref<Sc>>>,
+    /// Whether the one that runs was called by somebody else than the one that pays.
+    pub helping: Local<bool>,
+    /// Whether a scheduling decision is due.
+    pub reschedule: Local<bool>,
+    /// Whether CR2 is no longer the loaded virtual CPU's.
+    pub cr2_lost: Local<bool>,
+    /// Whether the task register's limit may be short.
+    pub task_register_stale: Local<bool>,
+    /// When the current scheduling context began to pay.
+    pub since: Local<u64>,
+    /// When its budget ends.
+    pub slice_end: Local<u64>,
+    /// The port space whose bitmap is in the task state.
+    pub ports: Local<Option<Ref<Space>>>,
+    /// Non-maskable interrupts seen.
+    pub nmis: Local<u64>,
+    /// Interrupts that nobody wanted.
+    pub spurious: Local<u64>,
+    /// The timer.
+    pub timer: Timer,
+    /// Who could run.
+    pub ready: ReadyQueue,
+    /// What is due when.
+    pub timeouts: Timeouts,
+    idle: Ref<Ec>,
+    /// Number of this CPU, from 0.
+    pub number: u32,
+}
+
+/// The fixed places of a CPU's block.
+#[repr(C)]
+pub struct Block {
+    /// Its state.
+    pub cpu: Cpu,
+    pad0: [u8; 0x2000 - size_of::<Cpu>()],
+    /// Its task state.
+    pub tss: TaskState,
+    pad1: [u8; 0x1_0000 - 0x2000 - size_of::<TaskState>() - gdt::ENTRIES * 8],
+    /// Its descriptors.
+    pub gdt: [u64; gdt::ENTRIES],
+}
+
+impl Block {
+    /// A descriptor that can be changed.
+    pub fn gdt_cell(&self, index: usize) -> &Local<u64> {
+        let entry = self.gdt.get(index).unwrap_or(&self.gdt[0]);
+        // SAFETY: `Local<u64>` has the layout of `u64`; the block belongs to this CPU.
+        unsafe { &*core::ptr::from_ref(entry).cast::<Local<u64>>() }
+    }
+
+    /// The offset of the I/O bitmap in the task state, to be changed.
+    pub fn set_io_map(&self, value: u16) {
+        // SAFETY: the task state is only read by this CPU, at user port accesses.
+        unsafe { core::ptr::addr_of!(self.tss.io_map).cast_mut().write_unaligned(value) };
+    }
+
+    /// The I/O bitmap in the task state.
+    pub fn io_bitmap(&self) -> *mut u8 {
+        core::ptr::addr_of!(self.tss.io_bitmap).cast_mut().cast()
+    }
+}
+
+/// The CPU that executes this.
+#[inline(always)]
+pub fn cpu() -> &'static Cpu {
+    &block().cpu
+}
+
+/// The block of the CPU that executes this.
+#[inline(always)]
+pub fn block() -> &'static Block {
+    let rsp: u64;
+    // SAFETY: only reads RSP. Kernel code runs on a stack of its CPU's block from the moment `install` was called, and blocks stay.
+    unsafe {
+        core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags));
+        &*((rsp & !(STRIDE - 1)) as *const Block)
+    }
+}
+
+/// Address of the block of CPU `number`.
+const fn address(number: u32) -> u64 {
+    BLOCKS + number as u64 * STRIDE
+}
+
+impl Cpu {
+    /// Top of this CPU's kernel stack.
+    pub fn stack_top(&self) -> u64 {
+        address(self.number) + STACK_TOP
+    }
+
+    /// The context that waits for interrupts.
+    pub fn idle(&self) -> Ref<Ec> {
+        self.current.set(self.idle);
+        self.idle
+    }
+}
+
+/// Maps and fills the block of a CPU: its kernel stack's top. `idle` is its idle context, `map` maps one page of kernel memory.
+/// `None`: too little memory.
+pub fn install(
+    number: u32,
+    idle: Ref<Ec>,
+    timer: Timer,
+    cr3: u64,
+    mut map: impl FnMut(u64, u64) -> Option<()>,
+) -> Option<u64> {
+    let base = address(number);
+    for offset in PAGES {
+        map(base + offset, pool::alloc()?)?;
+    }
+    idle.kernel_stack.set(base + STACK_TOP);
+    let block = base as *mut Block;
+    // SAFETY: the pages were just mapped, and nobody else knows of them. The holes between the fields are not written.
+    unsafe {
+        (&raw mut (*block).cpu).write(Cpu {
+            current: Local::new(idle),
+            cr3: Local::new(cr3),
+            vcpu: Local::new(None),
+            current_sc: Local::new(None),
+            helping: Local::new(false),
+            reschedule: Local::new(false),
+            cr2_lost: Local::new(false),
+            task_register_stale: Local::new(false),
+            since: Local::new(0),
+            slice_end: Local::new(u64::MAX),
+            ports: Local::new(None),
+            nmis: Local::new(0),
+            spurious: Local::new(0),
+            timer,
+            ready: ReadyQueue::new(),
+            timeouts: Timeouts::new(),
+            idle,
+            number,
+        });
+        (&raw mut (*block).tss).write(TaskState::new(
+            base + STACK_TOP,
+            base + NMI_TOP,
+            base + FAULT_TOP,
+        ));
+        (&raw mut (*block).gdt).write(gdt::descriptors((&raw const (*block).tss) as u64));
+    }
+    Some(base + STACK_TOP)
+}
+
+const _: () = assert!(size_of::<Block>() == 0x1_0000);

@@ -1,0 +1,340 @@
+//! The ways into and out of the kernel.
+//!
+//! Every entry calls a Rust function, which returns the context to go on with; that context's `resume`
+//! field holds the address of its exit path. There is one kernel stack for each CPU, and it is empty at every entry.
+//!
+//! | entry | from | saves | calls |
+//! |---|---|---|---|
+//! | `sysenter_entry` | ring 3, `SYSENTER` | RIP and RSP (the caller keeps nothing else) | [`crate::hypercall::hypercall`] |
+//! | `trap_entry` | interrupts and exceptions | everything, on the kernel stack | [`super::trap::trap`] |
+//! | `vm_exit_entry` | VT-x, through the host RSP | general registers, straight into the virtual CPU | [`super::vmx::exit::vm_exit`] |
+//!
+//! `SYSENTER` it is, because its MSRs are host-state fields of the VMCS: `SYSCALL`'s belong to the guest all the time and no VM exit has to
+//! switch them (`docs/entry-paths.md` tells what else was found).
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use super::cpu::{Cpu, STACK_TOP};
+use crate::object::ec::{Ec, Frame};
+
+/// The address of an exit path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Resume(u64);
+
+unsafe extern "C" {
+    fn sysenter_entry();
+    fn vm_exit_entry();
+    fn trap_stubs();
+    fn resume_hypercall();
+    fn resume_frame();
+    fn resume_vm();
+    fn launch_vm();
+    fn resume_idle();
+    fn resume_never();
+    fn hypercall_stub();
+    fn hypercall_stub_end();
+}
+
+impl Resume {
+    /// Return from a hypercall, or enter a portal.
+    #[inline(always)]
+    pub fn hypercall() -> Self {
+        Self(resume_hypercall as *const () as u64)
+    }
+    /// Restore every register from the frame.
+    pub fn frame() -> Self {
+        Self(resume_frame as *const () as u64)
+    }
+    /// Enter the guest with VMRESUME.
+    #[inline(always)]
+    pub fn vm() -> Self {
+        Self(resume_vm as *const () as u64)
+    }
+    /// Enter the guest for the first time.
+    pub fn launch() -> Self {
+        Self(launch_vm as *const () as u64)
+    }
+    /// Wait for an interrupt.
+    pub fn idle() -> Self {
+        Self(resume_idle as *const () as u64)
+    }
+    /// Of a dead context.
+    pub fn never() -> Self {
+        Self(resume_never as *const () as u64)
+    }
+}
+
+/// Address of the SYSENTER entry.
+pub fn sysenter_address() -> u64 {
+    sysenter_entry as *const () as u64
+}
+
+/// Address of the VM-exit entry.
+pub fn vm_exit_address() -> u64 {
+    vm_exit_entry as *const () as u64
+}
+
+/// Address of the entry stub of an interrupt vector.
+pub fn trap_stub_address(vector: u8) -> u64 {
+    trap_stubs as *const () as u64 + 16 * u64::from(vector)
+}
+
+/// The code of the user page at [`abi::layout::HYPERCALL_PAGE`].
+pub fn hypercall_code() -> &'static [u8] {
+    let start = hypercall_stub as *const () as usize;
+    let len = hypercall_stub_end as *const () as usize - start;
+    // SAFETY: the two symbols enclose code in the kernel's text.
+    unsafe { core::slice::from_raw_parts(start as *const u8, len) }
+}
+
+/// Goes on with a context, from a stack that is not needed any more.
+pub fn resume(ec: crate::object::Ref<Ec>) -> ! {
+    // SAFETY: the context was dispatched, so its exit path has what it needs.
+    unsafe {
+        core::arch::asm!("jmp [rax + {resume}]", in("rax") ec.as_ptr(), resume = const offset_of!(Ec, resume), options(noreturn));
+    }
+}
+
+/// Ends the blocking of NMIs after a VM exit for one: an IRET to the next instruction (SDM 3A 7.7.1).
+pub fn unblock_nmi() {
+    // SAFETY: returns to the label with the same stack, segments and flags.
+    unsafe {
+        core::arch::asm!(
+            "mov {t}, rsp",
+            "push {ss}",
+            "push {t}",
+            "pushfq",
+            "push {cs}",
+            "lea {t}, [rip + 2f]",
+            "push {t}",
+            "iretq",
+            "2:",
+            t = out(reg) _,
+            ss = const super::gdt::KERNEL_DATA,
+            cs = const super::gdt::KERNEL_CODE,
+        );
+    }
+}
+
+const GPR: usize = offset_of!(Ec, frame) + offset_of!(Frame, gpr);
+const REG: usize = 8;
+
+global_asm!(
+    // ---- ring 3 to ring 0 ------------------------------------------------------------------------------------------
+    // RSP = top of the kernel stack (IA32_SYSENTER_ESP), interrupts off; RDX = return address, RCX = user RSP.
+    ".balign 64",
+    "sysenter_entry:",
+    // SYSENTER leaves TF, NT, AC and DF as the task had them.
+    "push 2",
+    "popfq",
+    "mov r11, [rsp - {top} + {current}]",
+    // SYSEXIT faults in ring 0 if either is not canonical: keep them in the lower half.
+    "shl rdx, 17",
+    "shr rdx, 17",
+    "shl rcx, 17",
+    "shr rcx, 17",
+    "mov [r11 + {rip}], rdx",
+    "mov [r11 + {rsp}], rcx",
+    "mov qword ptr [r11 + {resume}], offset resume_hypercall",
+    "mov rdx, rdi",
+    "mov rcx, rsi",
+    "mov rsi, rax",
+    "mov rdi, r11",
+    "push r10",
+    "push r10",
+    "call {hypercall}",
+    "jmp [rax + {resume}]",
+
+    // The page through which tasks come here: takes the return address off the stack.
+    "hypercall_stub:",
+    "pop rdx",
+    "mov rcx, rsp",
+    "sysenter",
+    "hypercall_stub_end:",
+
+    // ---- ring 0 to ring 3, after a hypercall ------------------------------------------------------------------------
+    // Nothing of the kernel or of another domain is left in a register.
+    ".balign 64",
+    "resume_hypercall:",
+    "mov rdx, [rax + {rip}]",
+    "mov rcx, [rax + {rsp}]",
+    "mov rdi, [rax + {rdi}]",
+    "mov rsi, [rax + {rsi}]",
+    "mov rax, [rax + {rax}]",
+    "xor ebx, ebx",
+    "xor ebp, ebp",
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "xor r10d, r10d",
+    "xor r11d, r11d",
+    "xor r12d, r12d",
+    "xor r13d, r13d",
+    "xor r14d, r14d",
+    "xor r15d, r15d",
+    // STI holds interrupts back for one more instruction.
+    "sti",
+    "sysexitq",
+
+    // ---- ring 0 to ring 3, all registers ------------------------------------------------------------------------------
+    ".balign 16",
+    "resume_frame:",
+    "lea rsp, [rax + {gpr}]",
+    "2:",
+    "pop rax",
+    "pop rcx",
+    "pop rdx",
+    "pop rbx",
+    "lea rsp, [rsp + 8]",
+    "pop rbp",
+    "pop rsi",
+    "pop rdi",
+    "pop r8",
+    "pop r9",
+    "pop r10",
+    "pop r11",
+    "pop r12",
+    "pop r13",
+    "pop r14",
+    "pop r15",
+    "lea rsp, [rsp + 16]",
+    "iretq",
+
+    // ---- interrupts and exceptions -----------------------------------------------------------------------------------
+    ".balign 16",
+    "trap_entry:",
+    "push r15",
+    "push r14",
+    "push r13",
+    "push r12",
+    "push r11",
+    "push r10",
+    "push r9",
+    "push r8",
+    "push rdi",
+    "push rsi",
+    "push rbp",
+    // The slot of RSP carries CR2.
+    "mov rbp, cr2",
+    "push rbp",
+    "push rbx",
+    "push rdx",
+    "push rcx",
+    "push rax",
+    "cld",
+    "mov rdi, rsp",
+    "sub rsp, 8",
+    "call {trap}",
+    // Null: go back to what was interrupted.
+    "lea rsp, [rsp + 8]",
+    "test rax, rax",
+    "jz 2b",
+    "jmp [rax + {resume}]",
+
+    ".altmacro",
+    ".macro trap_stub vector",
+    ".balign 16",
+    ".if (\\vector == 8) || (\\vector >= 10 && \\vector <= 14) || (\\vector == 17) || (\\vector == 21) || (\\vector == 29) || (\\vector == 30)",
+    ".else",
+    "push 0",
+    ".endif",
+    "push \\vector",
+    "jmp trap_entry",
+    ".endm",
+    ".balign 16",
+    "trap_stubs:",
+    ".set vector, 0",
+    ".rept 256",
+    "trap_stub %vector",
+    ".set vector, vector + 1",
+    ".endr",
+    ".noaltmacro",
+
+    // ---- guest to ring 0 ------------------------------------------------------------------------------------------------
+    // RSP = end of the general registers inside the virtual CPU (host RSP), interrupts off, flags clear.
+    ".balign 64",
+    "vm_exit_entry:",
+    "push r15",
+    "push r14",
+    "push r13",
+    "push r12",
+    "push r11",
+    "push r10",
+    "push r9",
+    "push r8",
+    "push rdi",
+    "push rsi",
+    "push rbp",
+    "lea rsp, [rsp - 8]",
+    "push rbx",
+    "push rdx",
+    "push rcx",
+    "push rax",
+    "lea rdi, [rsp - {gpr}]",
+    "mov rsp, [rdi + {kernel_stack}]",
+    "call {vm_exit}",
+    "jmp [rax + {resume}]",
+
+    // ---- ring 0 to guest ------------------------------------------------------------------------------------------------
+    ".macro enter_guest instruction",
+    "lea rsp, [rax + {gpr}]",
+    "pop rax",
+    "pop rcx",
+    "pop rdx",
+    "pop rbx",
+    "lea rsp, [rsp + 8]",
+    "pop rbp",
+    "pop rsi",
+    "pop rdi",
+    "pop r8",
+    "pop r9",
+    "pop r10",
+    "pop r11",
+    "pop r12",
+    "pop r13",
+    "pop r14",
+    "pop r15",
+    "\\instruction",
+    // Only when the control or host state is bad.
+    "lea rdi, [rsp - {gpr} - 128]",
+    "mov rsp, [rdi + {kernel_stack}]",
+    "call {vm_entry_refused}",
+    "jmp [rax + {resume}]",
+    ".endm",
+    ".balign 64",
+    "resume_vm:",
+    "enter_guest vmresume",
+    ".balign 16",
+    "launch_vm:",
+    "enter_guest vmlaunch",
+
+    // ---- nothing to do ---------------------------------------------------------------------------------------------------
+    // An interrupt abandons this frame: it returns to some context's exit path.
+    ".balign 16",
+    "resume_idle:",
+    "mov rsp, [rax + {kernel_stack}]",
+    "3:",
+    "sti",
+    "hlt",
+    "cli",
+    "jmp 3b",
+
+    "resume_never:",
+    "ud2",
+
+    top = const STACK_TOP,
+    current = const offset_of!(Cpu, current),
+    rip = const offset_of!(Ec, frame) + offset_of!(Frame, rip),
+    rsp = const offset_of!(Ec, frame) + offset_of!(Frame, rsp),
+    rax = const GPR,
+    rsi = const GPR + 6 * REG,
+    rdi = const GPR + 7 * REG,
+    gpr = const GPR,
+    resume = const offset_of!(Ec, resume),
+    kernel_stack = const offset_of!(Ec, kernel_stack),
+    hypercall = sym crate::hypercall::hypercall,
+    trap = sym super::trap::trap,
+    vm_exit = sym super::vmx::exit::vm_exit,
+    vm_entry_refused = sym super::vmx::exit::vm_entry_refused,
+);

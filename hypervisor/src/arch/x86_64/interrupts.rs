@@ -1,0 +1,85 @@
+//! Device interrupts: from a vector to a semaphore.
+
+use abi::hypercall::{IntMode, Status};
+use spin::Mutex;
+
+use super::cpu::Cpu;
+use super::{ioapic, lapic, timer};
+use crate::object::Ref;
+use crate::object::sm::Sm;
+use crate::sched;
+
+/// First vector for device interrupts; interrupt `n` has vector `FIRST + n`.
+const FIRST: u8 = 0x30;
+/// Interrupts that are supported.
+pub const MAX: u32 = 0xc0;
+/// Vector of the local APIC's spurious interrupt.
+const SPURIOUS: u8 = 0xff;
+
+#[derive(Clone, Copy)]
+struct Line {
+    sm: Ref<Sm>,
+    level: bool,
+    waiting: bool,
+}
+
+static LINES: Mutex<[Option<Line>; MAX as usize]> = Mutex::new([None; MAX as usize]);
+
+/// Binds an interrupt to its semaphore and lets it through.
+pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode) -> Result<(), Status> {
+    let level = mode.0 & IntMode::LEVEL.0 != 0;
+    let low = mode.0 & IntMode::ACTIVE_LOW.0 != 0;
+    let vector = u8::try_from(interrupt).ok().and_then(|n| n.checked_add(FIRST)).ok_or(Status::BadParam)?;
+    {
+        let mut lines = LINES.lock();
+        let line = lines.get_mut(interrupt as usize).ok_or(Status::BadParam)?;
+        *line = Some(Line { sm, level, waiting: false });
+    }
+    if ioapic::route(interrupt, vector, lapic::id(), level, low) { Ok(()) } else { Err(Status::BadParam) }
+}
+
+/// The thread that serves an interrupt is ready for the next one.
+pub fn acknowledge(interrupt: u32) {
+    let mut lines = LINES.lock();
+    if let Some(Some(line)) = lines.get_mut(interrupt as usize)
+        && line.waiting
+    {
+        line.waiting = false;
+        drop(lines);
+        ioapic::mask(interrupt, false);
+    }
+}
+
+/// An interrupt has come.
+pub fn handle(cpu: &Cpu, vector: u8) {
+    match vector {
+        timer::VECTOR => {
+            cpu.timer.fired();
+            lapic::eoi();
+            sched::tick(cpu);
+        }
+        // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
+        SPURIOUS => cpu.spurious.set(cpu.spurious.get().wrapping_add(1)),
+        _ => {
+            let interrupt = u32::from(vector.wrapping_sub(FIRST));
+            let mut lines = LINES.lock();
+            let line = match lines.get_mut(interrupt as usize) {
+                Some(Some(line)) => {
+                    // A level-triggered line is held back until its thread has served the device.
+                    if line.level {
+                        line.waiting = true;
+                        ioapic::mask(interrupt, true);
+                    }
+                    Some(line.sm)
+                }
+                _ => None,
+            };
+            drop(lines);
+            lapic::eoi();
+            match line {
+                Some(sm) => sm.up(),
+                None => cpu.spurious.set(cpu.spurious.get().wrapping_add(1)),
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The local APIC of this CPU, in xAPIC or x2APIC mode (SDM 3A 11).
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::msr::{self, Msr};
+
+/// A register, by its xAPIC offset.
+#[derive(Clone, Copy)]
+pub struct Register(u32);
+
+/// End of interrupt.
+pub const EOI: Register = Register(0xb0);
+/// Spurious-interrupt vector and software enable.
+pub const SVR: Register = Register(0xf0);
+/// Timer entry of the local vector table.
+pub const LVT_TIMER: Register = Register(0x320);
+/// LINT0 entry.
+pub const LVT_LINT0: Register = Register(0x350);
+/// LINT1 entry.
+pub const LVT_LINT1: Register = Register(0x360);
+/// Error entry.
+pub const LVT_ERROR: Register = Register(0x370);
+/// Initial count.
+pub const INITIAL_COUNT: Register = Register(0x380);
+/// Current count.
+pub const CURRENT_COUNT: Register = Register(0x390);
+/// Divide configuration.
+pub const DIVIDE: Register = Register(0x3e0);
+/// Task priority.
+pub const TPR: Register = Register(0x80);
+/// Identifier.
+pub const ID: Register = Register(0x20);
+
+static X2APIC: AtomicBool = AtomicBool::new(false);
+static MMIO: AtomicU64 = AtomicU64::new(0);
+
+/// Physical address of the registers in xAPIC mode.
+pub fn physical_base() -> u64 {
+    // SAFETY: every 64-bit processor has it.
+    let base = unsafe { msr::APIC_BASE.read() };
+    base & 0x000f_ffff_ffff_f000
+}
+
+/// Turns the local APIC on. `x2apic`: the processor has that mode; else `mmio` is where its registers are mapped.
+pub fn enable(x2apic: bool, mmio: u64) {
+    const GLOBAL: u64 = 1 << 11;
+    const EXTENDED: u64 = 1 << 10;
+    // SAFETY: the local APIC belongs to the kernel; the transitions are those of SDM 3A 11.12.5.
+    unsafe {
+        let base = msr::APIC_BASE.read();
+        msr::APIC_BASE.write(base | GLOBAL);
+        if x2apic {
+            msr::APIC_BASE.write(base | GLOBAL | EXTENDED);
+        }
+    }
+    X2APIC.store(x2apic, Ordering::Relaxed);
+    MMIO.store(mmio, Ordering::Relaxed);
+    write(TPR, 0);
+    write(LVT_LINT0, 1 << 16);
+    write(LVT_LINT1, 4 << 8);
+    write(LVT_ERROR, 1 << 16);
+    write(SVR, 1 << 8 | 0xff);
+}
+
+/// This CPU's identifier.
+pub fn id() -> u32 {
+    let id = read(ID);
+    if X2APIC.load(Ordering::Relaxed) { id } else { id >> 24 }
+}
+
+/// Reads a register.
+pub fn read(register: Register) -> u32 {
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: x2APIC mode is on.
+        unsafe { Msr(msr::X2APIC.0 + (register.0 >> 4)).read() as u32 }
+    } else {
+        // SAFETY: the registers are mapped.
+        unsafe { (MMIO.load(Ordering::Relaxed) as *const u32).byte_add(register.0 as usize).read_volatile() }
+    }
+}
+
+/// Writes a register.
+#[inline]
+pub fn write(register: Register, value: u32) {
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: x2APIC mode is on, and the kernel only writes valid values.
+        unsafe { Msr(msr::X2APIC.0 + (register.0 >> 4)).write(u64::from(value)) };
+    } else {
+        // SAFETY: the registers are mapped.
+        unsafe {
+            (MMIO.load(Ordering::Relaxed) as *mut u32).byte_add(register.0 as usize).write_volatile(value);
+        }
+    }
+}
+
+/// Acknowledges the interrupt being served.
+#[inline]
+pub fn eoi() {
+    write(EOI, 0);
+}

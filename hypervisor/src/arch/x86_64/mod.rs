@@ -1,0 +1,75 @@
+//! x86-64: what the neutral code needs from the processor.
+
+pub mod bitmaps;
+pub mod cpu;
+pub mod entry;
+pub mod fpu;
+pub mod gdt;
+#[cfg(feature = "counters")]
+pub mod counters;
+pub mod idt;
+pub mod interrupts;
+pub mod ioapic;
+pub mod kernel_map;
+pub mod lapic;
+pub mod msr;
+pub mod port;
+pub mod space;
+pub mod timer;
+pub mod trap;
+pub mod vmx;
+
+pub use bitmaps::{MsrBitmap, PortBitmap};
+pub use entry::Resume;
+pub use vmx::state::{StateMover, export_state, import_state, mover};
+pub use vmx::vcpu::{Vcpu, recall};
+
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use abi::hypercall::EcKind;
+use cpu::Cpu;
+
+/// The time-stamp counter.
+#[inline(always)]
+pub fn tsc() -> u64 {
+    // SAFETY: RDTSC only reads.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Stops this CPU for good.
+pub fn halt_forever() -> ! {
+    loop {
+        x86_64_crate::instructions::interrupts::disable();
+        x86_64_crate::instructions::hlt();
+    }
+}
+
+/// The flags a thread may have: arithmetic flags, direction, trap, alignment check and identification, with interrupts on.
+pub const fn user_flags(flags: u64) -> u64 {
+    const USER: u64 = 0x24_0dd5;
+    flags & USER | 0x202
+}
+
+/// Loads what `ec` needs on the CPU before its exit path runs. Returns the context to resume: a handler, if `ec` is a virtual CPU that
+/// has to leave its guest again at once.
+#[inline(always)]
+pub fn load_context(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    if ec.kind == EcKind::Vcpu {
+        return vmx::vcpu::load(cpu, ec);
+    }
+    if ec.cr3.get() != cpu.cr3.get() {
+        space::switch(cpu, &ec);
+    }
+    ec
+}
+
+/// Tells people what happened to a context whose event nobody takes.
+pub fn report_event(cpu: &Cpu, ec: &Ec, why: &str) {
+    if ec.kind == EcKind::Vcpu {
+        vmx::vcpu::report(cpu, ec, why);
+    } else {
+        trap::report(ec, why);
+    }
+}
+
+use ::x86_64 as x86_64_crate;

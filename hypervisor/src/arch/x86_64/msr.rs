@@ -1,0 +1,71 @@
+//! Model-specific registers.
+
+/// A register's index.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Msr(pub u32);
+
+/// IA32_FEATURE_CONTROL.
+pub const FEATURE_CONTROL: Msr = Msr(0x3a);
+/// IA32_APIC_BASE.
+pub const APIC_BASE: Msr = Msr(0x1b);
+/// IA32_SYSENTER_CS.
+pub const SYSENTER_CS: Msr = Msr(0x174);
+/// IA32_SYSENTER_ESP.
+pub const SYSENTER_ESP: Msr = Msr(0x175);
+/// IA32_SYSENTER_EIP.
+pub const SYSENTER_EIP: Msr = Msr(0x176);
+/// IA32_PAT.
+pub const PAT: Msr = Msr(0x277);
+/// IA32_TSC_DEADLINE.
+pub const TSC_DEADLINE: Msr = Msr(0x6e0);
+/// First x2APIC register.
+pub const X2APIC: Msr = Msr(0x800);
+/// IA32_EFER.
+pub const EFER: Msr = Msr(0xc000_0080);
+/// IA32_STAR.
+pub const STAR: Msr = Msr(0xc000_0081);
+/// IA32_LSTAR.
+pub const LSTAR: Msr = Msr(0xc000_0082);
+/// IA32_CSTAR.
+pub const CSTAR: Msr = Msr(0xc000_0083);
+/// IA32_FMASK.
+pub const FMASK: Msr = Msr(0xc000_0084);
+/// IA32_KERNEL_GS_BASE.
+pub const KERNEL_GS_BASE: Msr = Msr(0xc000_0102);
+/// IA32_TSC_AUX.
+pub const TSC_AUX: Msr = Msr(0xc000_0103);
+
+impl Msr {
+    /// Reads it.
+    ///
+    /// # Safety
+    /// The processor has the register.
+    #[inline(always)]
+    pub unsafe fn read(self) -> u64 {
+        #[cfg(feature = "counters")]
+        super::counters::count(super::counters::RDMSR);
+        let (low, high): (u32, u32);
+        // SAFETY: by the caller's word.
+        unsafe {
+            core::arch::asm!("rdmsr", in("ecx") self.0, out("eax") low, out("edx") high,
+                options(nomem, nostack, preserves_flags));
+        }
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// Writes it.
+    ///
+    /// # Safety
+    /// The processor has the register, takes the value, and the kernel stays sound with it.
+    #[inline(always)]
+    pub unsafe fn write(self, value: u64) {
+        #[cfg(feature = "counters")]
+        super::counters::count(super::counters::WRMSR);
+        // SAFETY: by the caller's word.
+        unsafe {
+            core::arch::asm!("wrmsr", in("ecx") self.0, in("eax") value as u32, in("edx") (value >> 32) as u32,
+                options(nostack, preserves_flags));
+        }
+    }
+}

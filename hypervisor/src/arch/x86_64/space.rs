@@ -1,0 +1,152 @@
+//! Address spaces as the processor sees them.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::cap::MemRights;
+use abi::hypercall::Status;
+use abi::layout::HYPERCALL_PAGE;
+use hypervisor_logic::frames::Frames;
+use hypervisor_logic::paging::{Ept, Host, MapError, PINNED, PageTable};
+
+use super::cpu::{self, Cpu};
+use super::gdt::{IO_MAP_NONE, IO_MAP_USED};
+use crate::mem::tables::{Kernel, Tables};
+use crate::object::ec::Ec;
+use crate::object::pd::Account;
+use crate::object::space::Table;
+
+/// Root table whose upper half every host space shares.
+static TEMPLATE: AtomicU64 = AtomicU64::new(0);
+/// Frame of the hypercall page.
+static HYPERCALL_FRAME: AtomicU64 = AtomicU64::new(0);
+/// log2 of the largest leaf in host and guest tables.
+static MAX_SHIFT: [AtomicU64; 2] = [AtomicU64::new(21), AtomicU64::new(12)];
+
+/// Remembers what new spaces need.
+pub fn init(template: u64, hypercall_frame: u64, host_shift: u32, guest_shift: u32) {
+    TEMPLATE.store(template, Ordering::Relaxed);
+    HYPERCALL_FRAME.store(hypercall_frame, Ordering::Relaxed);
+    MAX_SHIFT[0].store(u64::from(host_shift), Ordering::Relaxed);
+    MAX_SHIFT[1].store(u64::from(guest_shift), Ordering::Relaxed);
+}
+
+/// The kernel's root table.
+pub fn template() -> u64 {
+    TEMPLATE.load(Ordering::Relaxed)
+}
+
+/// How host tables look here.
+pub fn host_format() -> Host {
+    Host { max_leaf_shift: MAX_SHIFT[0].load(Ordering::Relaxed) as u32, nx: true }
+}
+
+/// How guest tables look here.
+pub fn guest_format() -> Ept {
+    Ept { max_leaf_shift: MAX_SHIFT[1].load(Ordering::Relaxed) as u32 }
+}
+
+/// A host space with nothing but the kernel's half and the hypercall page.
+pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
+    let mut tables = Tables(account);
+    let mut table = PageTable::new(host_format(), &mut tables).ok_or(Status::Quota)?;
+    for index in 256..512 {
+        let entry = Kernel.read(template(), index);
+        tables.write(table.root, index, entry);
+    }
+    let frame = HYPERCALL_FRAME.load(Ordering::Relaxed);
+    if map_kernel_page(&mut table, account, HYPERCALL_PAGE, frame, MemRights::RX).is_err() {
+        table.destroy(&mut tables);
+        return Err(Status::Quota);
+    }
+    Ok(table)
+}
+
+/// The host tables with that root.
+pub fn host(root: u64) -> PageTable<Host> {
+    PageTable::from_root(root, host_format())
+}
+
+/// The guest tables with that root.
+pub fn guest(root: u64) -> PageTable<Ept> {
+    PageTable::from_root(root, guest_format())
+}
+
+/// Maps a page of the kernel for user space, read-write, where nothing is yet.
+pub fn map_vacant(table: &PageTable<Host>, account: &Account, va: u64, pa: u64) -> Result<(), Status> {
+    let mut table = host(table.root);
+    if table.lookup(&Tables(account), va).is_some() {
+        return Err(Status::Occupied);
+    }
+    map_kernel_page(&mut table, account, va, pa, MemRights::RW)
+}
+
+/// Unmaps a page that [`map_vacant`] has just mapped: no translation of it is cached yet.
+pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
+    // An entry without rights is not present; replacing a 4 KiB leaf needs no memory.
+    let _ = host(table.root).map(&mut Tables(account), va, 0, 12, MemRights(0));
+}
+
+/// Maps a page of the kernel for user space: its holder can neither grant nor revoke it.
+pub fn map_kernel_page(
+    table: &mut PageTable<Host>,
+    account: &Account,
+    va: u64,
+    pa: u64,
+    rights: MemRights,
+) -> Result<(), Status> {
+    let mapped = table.map(&mut Tables(account), va, pa, 12, rights.union(PINNED));
+    match mapped {
+        Ok(_flush) => Ok(()),
+        Err(MapError::NoMemory) => Err(Status::Quota),
+        Err(MapError::Unaligned) => Err(Status::BadParam),
+    }
+}
+
+/// Drops all translations of host spaces on this CPU.
+pub fn flush_host() {
+    use x86_64::registers::control::Cr3;
+    let (frame, flags) = Cr3::read();
+    // SAFETY: writes back what was there.
+    unsafe { Cr3::write(frame, flags) };
+}
+
+/// Loads the host space and the ports of a thread.
+#[inline]
+pub fn switch(cpu: &Cpu, ec: &Ec) {
+    let root = ec.cr3.get();
+    cpu.cr3.set(root);
+    // SAFETY: the root table of a live domain, with the kernel's half in it.
+    unsafe {
+        core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags));
+    }
+    let live = ec.pd.ports.get().is_some() && ec.pd.ports.get() == cpu.ports.get();
+    cpu::block().set_io_map(if live { IO_MAP_USED } else { IO_MAP_NONE });
+}
+
+/// A thread took a general-protection fault: if that may be because its ports are not loaded, loads them. Returns whether
+/// it is worth another try.
+pub fn load_ports(cpu: &Cpu, ec: &Ec) -> bool {
+    let Some(space) = ec.pd.ports.get() else { return false };
+    if cpu.ports.get() == Some(space) && !cpu.task_register_stale.get() {
+        return false;
+    }
+    let Table::Port(bitmap) = &space.table else { return false };
+    let block = cpu::block();
+    for (half, page) in bitmap.pages.iter().enumerate() {
+        // SAFETY: both halves fit the bitmap in the task state, which only this CPU reads.
+        unsafe {
+            block.io_bitmap().add(half * 4096).copy_from(crate::mem::virt(*page), 4096);
+        }
+    }
+    cpu.ports.set(Some(space));
+    block.set_io_map(IO_MAP_USED);
+    super::gdt::load_task_register(block);
+    cpu.task_register_stale.set(false);
+    true
+}
+
+/// A port space changed: whoever has it loaded must load it again.
+pub fn forget_ports(cpu: &Cpu) {
+    cpu.ports.set(None);
+    cpu::block().set_io_map(IO_MAP_NONE);
+}

@@ -1,0 +1,119 @@
+//! Time: how fast the time-stamp counter runs, and the timer of a CPU.
+
+use super::lapic;
+use super::port::{inb, outb};
+use super::{msr, tsc};
+use crate::sync::Local;
+
+/// Vector of the timer's interrupt.
+pub const VECTOR: u8 = 0xfe;
+
+/// 8254 input frequency in hertz.
+const PIT_HZ: u64 = 1_193_182;
+/// Ticks of the 8254 to calibrate over: 40 ms.
+const PIT_TICKS: u64 = PIT_HZ / 25;
+
+/// The timer of a CPU, programmed in time-stamp-counter ticks.
+pub struct Timer {
+    kind: Kind,
+    /// What it was last set to.
+    deadline: Local<u64>,
+}
+
+enum Kind {
+    /// IA32_TSC_DEADLINE (SDM 3A 11.5.4.1).
+    Deadline,
+    /// One-shot countdown: timer ticks per time-stamp-counter tick, as a fraction of 2^32.
+    OneShot { ratio: u64 },
+}
+
+/// What calibration found.
+pub struct Calibration {
+    /// Time-stamp-counter ticks in a second.
+    pub tsc_hz: u64,
+    /// Ticks of the local APIC timer, undivided, in a second.
+    pub apic_hz: u64,
+}
+
+/// Measures against channel 2 of the 8254, whose gate software controls. The local APIC must be on.
+/// `None`: the 8254 does not count.
+pub fn calibrate() -> Option<Calibration> {
+    const GATE: u8 = 1;
+    const OUT: u8 = 1 << 5;
+    lapic::write(lapic::DIVIDE, 0b1011);
+    lapic::write(lapic::LVT_TIMER, 1 << 16 | u32::from(VECTOR));
+    // SAFETY: the 8254 and port 0x61 belong to the kernel at boot.
+    unsafe {
+        let before = inb(0x61) & !3;
+        outb(0x61, before);
+        outb(0x43, 0xb0);
+        outb(0x42, PIT_TICKS as u8);
+        outb(0x42, (PIT_TICKS >> 8) as u8);
+        lapic::write(lapic::INITIAL_COUNT, u32::MAX);
+        outb(0x61, before | GATE);
+        let (start, apic_start) = (tsc(), lapic::read(lapic::CURRENT_COUNT));
+        // A counter that stands still must not hold the boot up: this is far more than 40 ms anywhere.
+        for _ in 0..50_000_000_u32 {
+            if inb(0x61) & OUT != 0 {
+                let (end, apic_end) = (tsc(), lapic::read(lapic::CURRENT_COUNT));
+                outb(0x61, before);
+                lapic::write(lapic::INITIAL_COUNT, 0);
+                let scale = |ticks: u64| ticks.saturating_mul(PIT_HZ) / PIT_TICKS;
+                return Some(Calibration {
+                    tsc_hz: scale(end.wrapping_sub(start)),
+                    apic_hz: scale(u64::from(apic_start.wrapping_sub(apic_end))),
+                });
+            }
+        }
+    }
+    None
+}
+
+impl Timer {
+    /// The timer of this CPU.
+    pub fn new(has_deadline: bool, calibration: &Calibration) -> Self {
+        let kind = if has_deadline {
+            const DEADLINE_MODE: u32 = 2 << 17;
+            lapic::write(lapic::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
+            // The mode must be in force before the first deadline (SDM 3A 11.5.4.1).
+            // SAFETY: orders memory accesses, no more.
+            unsafe { core::arch::x86_64::_mm_mfence() };
+            Kind::Deadline
+        } else {
+            lapic::write(lapic::LVT_TIMER, u32::from(VECTOR));
+            let ratio = (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
+            Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
+        };
+        Self { kind, deadline: Local::new(0) }
+    }
+
+    /// Interrupts at `deadline`, at once if it has passed, never if it is [`u64::MAX`].
+    #[inline]
+    pub fn program(&self, deadline: u64) {
+        if self.deadline.replace(deadline) == deadline {
+            return;
+        }
+        match self.kind {
+            Kind::Deadline => {
+                let value = if deadline == u64::MAX { 0 } else { deadline.max(1) };
+                // SAFETY: the timer belongs to the kernel.
+                unsafe { msr::TSC_DEADLINE.write(value) };
+            }
+            Kind::OneShot { ratio } => {
+                let count = if deadline == u64::MAX {
+                    0
+                } else {
+                    let ticks = deadline.saturating_sub(tsc());
+                    let count = (u128::from(ticks) * u128::from(ratio)) >> 32;
+                    u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1)
+                };
+                lapic::write(lapic::INITIAL_COUNT, count);
+            }
+        }
+    }
+
+    /// The interrupt has come: whatever was programmed is used up.
+    pub fn fired(&self) {
+        self.deadline.set(u64::MAX);
+    }
+}

@@ -1,0 +1,120 @@
+//! From a VM exit to an event.
+
+use abi::hypercall::EcKind;
+use abi::vcpu::{Exit, blocking};
+use hypervisor_logic::vmx::exits::{neutral, reason};
+use hypervisor_logic::vmx::fields::field as f;
+
+use super::vmcs;
+use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::{Resume, entry, interrupts};
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use crate::{ipc, println, sched};
+
+/// Bit of the exit reason: the entry failed (SDM 3C 25.9.1).
+pub const ENTRY_FAILED: u32 = 1 << 31;
+const VALID: u32 = 1 << 31;
+const NMI: u32 = 2;
+/// Bit of an interruption information field: its type is NMI.
+const TYPE: u32 = 7 << 8;
+const TYPE_NMI: u32 = 2 << 8;
+/// Bit of the exit's interruption information: an IRET ended the blocking of NMIs before it faulted.
+const NMI_UNBLOCKED: u32 = 1 << 12;
+
+/// A guest was left. Returns the context to resume.
+pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
+    let cpu = cpu();
+    let ec = Ref::of(ec);
+    let reason = vmcs::read(f::EXIT_REASON);
+    if reason & ENTRY_FAILED != 0 {
+        return deliver(cpu, ec, Exit::BadState).as_ptr();
+    }
+    ec.resume.set(Resume::vm());
+    // A task's page fault may overwrite it before the guest goes on.
+    ec.vcpu.cr2.set(x86_64::registers::control::Cr2::read_raw());
+    let next = match reason as u16 {
+        reason::EXTERNAL_INTERRUPT => {
+            interrupts::handle(cpu, vmcs::read(f::EXIT_INTERRUPTION_INFO) as u8);
+            own(cpu, ec)
+        }
+        reason::EXCEPTION_OR_NMI | reason::EPT_VIOLATION | reason::TASK_SWITCH | reason::EPT_MISCONFIGURATION => {
+            interrupted(cpu, ec, reason as u16)
+        }
+        other => deliver(cpu, ec, neutral(other)),
+    };
+    next.as_ptr()
+}
+
+#[inline(always)]
+fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: Exit) -> Ref<Ec> {
+    ec.vcpu.last_exit.set(Some(exit));
+    ipc::event(cpu, ec, ec.events.wrapping_add(exit as u32))
+}
+
+/// The kernel has dealt with the exit: an event that was being delivered is delivered again.
+fn own(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    reinject();
+    if cpu.reschedule.get() { sched::preempt(cpu) } else { sched::switch_to(cpu, ec) }
+}
+
+/// Exits that can come in the middle of an event's delivery.
+#[inline]
+fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Ref<Ec> {
+    let was_delivering = reinject();
+    if reason == reason::EXCEPTION_OR_NMI {
+        let info = vmcs::read(f::EXIT_INTERRUPTION_INFO);
+        if info & TYPE == TYPE_NMI && info & 0xff == NMI {
+            cpu.nmis.set(cpu.nmis.get().wrapping_add(1));
+            entry::unblock_nmi();
+            return own(cpu, ec);
+        }
+        if info & NMI_UNBLOCKED != 0 && !was_delivering {
+            block_nmis();
+        }
+        return deliver(cpu, ec, Exit::Exception);
+    }
+    if reason == reason::EPT_VIOLATION
+        && !was_delivering
+        && vmcs::read(f::EXIT_QUALIFICATION) & u64::from(NMI_UNBLOCKED) != 0
+    {
+        block_nmis();
+    }
+    deliver(cpu, ec, neutral(reason))
+}
+
+/// The IRET that faulted will be executed again: NMIs stay blocked until then (SDM 3C 28.2.3).
+fn block_nmis() {
+    let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
+    vmcs::write(f::GUEST_INTERRUPTIBILITY, state | blocking::NMI);
+}
+
+/// If the exit came during the delivery of an event, prepares its delivery at the next entry (SDM 3C 28.2.4). Returns whether it did.
+fn reinject() -> bool {
+    let info = vmcs::read(f::IDT_VECTORING_INFO);
+    if info & VALID == 0 {
+        return false;
+    }
+    // Bit 12 is undefined here and reserved there.
+    vmcs::write(f::ENTRY_INTERRUPTION_INFO, info & !NMI_UNBLOCKED);
+    if info & 1 << 11 != 0 {
+        vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::IDT_VECTORING_ERROR));
+    }
+    // Software interrupts and exceptions push the address behind the instruction.
+    if matches!(info & TYPE, 0x400 | 0x500 | 0x600) {
+        vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
+    }
+    if info & TYPE == TYPE_NMI {
+        let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !blocking::NMI);
+    }
+    true
+}
+
+/// VMLAUNCH or VMRESUME refused the controls or the host state: a bug of the kernel, but only this virtual CPU ends.
+pub extern "C" fn vm_entry_refused(ec: &Ec) -> *const Ec {
+    let cpu = cpu();
+    debug_assert!(ec.kind == EcKind::Vcpu);
+    println!("VM entry refused with error {}", vmcs::read(f::VM_INSTRUCTION_ERROR));
+    deliver(cpu, Ref::of(ec), Exit::BadState).as_ptr()
+}

@@ -1,0 +1,488 @@
+//! Moving groups of state between the VMCS and a UTCB.
+//!
+//! The masks of hot portals and replies have movers of their own, in which every test of the mask is decided at
+//! compile time. All others share one that tests.
+
+use abi::utcb::Utcb;
+use abi::vcpu::{Event, Exit, Groups, Segment, TableRegister, VcpuState, Window, blocking};
+use hypervisor_logic::vmx::controls::{EntryControls, Primary};
+use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
+
+use super::exit::ENTRY_FAILED;
+use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
+use super::vmcs;
+use crate::arch::cpu::Cpu;
+use crate::arch::fpu;
+use crate::object::Ref;
+use crate::object::ec::Ec;
+
+/// Moves the groups of one mask out of a virtual CPU. The mask itself is for the mover that serves all.
+pub type StateMover = fn(&Cpu, &Ec, u64, &mut VcpuState);
+
+macro_rules! hot_exports {
+    ($mask:expr, [$($hot:expr),* $(,)?]) => {
+        $(if $mask == $hot.0 {
+            return |cpu, ec, _, state| export::<{ $hot.0 }>(cpu, ec, $hot.0, state);
+        })*
+    };
+}
+
+/// A mask for which nothing is known at compile time.
+const ANY: u64 = u64::MAX;
+
+const IO: Groups = Groups::ACDB.union(Groups::QUAL);
+const MMIO: Groups = Groups::GPRS.union(Groups::RIP).union(Groups::QUAL).union(Groups::CS_SS);
+
+/// The mover for a mask.
+pub fn mover(mask: u64) -> StateMover {
+    hot_exports!(mask, [Groups::NONE, Groups::ACDB, Groups::QUAL, IO, MMIO]);
+    |cpu, ec, mask, state| export::<ANY>(cpu, ec, mask, state)
+}
+
+/// Fills the UTCB of a handler with what its portal asks for.
+#[inline(always)]
+pub fn export_state(cpu: &Cpu, ec: &Ec, mover: StateMover, mask: u64, utcb: *mut Utcb) {
+    vcpu::ensure_loaded(cpu, ec);
+    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
+    mover(cpu, ec, mask, unsafe { &mut *utcb.cast::<VcpuState>() });
+}
+
+/// Takes the groups that a reply names out of the UTCB of its handler.
+#[inline(always)]
+pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
+    const CPUID: u64 = Groups::ACDB.union(Groups::DONE).0;
+    const DONE: u64 = Groups::DONE.0;
+    vcpu::ensure_loaded(cpu, ec);
+    // SAFETY: as above.
+    let state = unsafe { &*utcb.cast::<VcpuState>() };
+    if mask == DONE {
+        import::<DONE>(cpu, ec, mask, state);
+    } else if mask == CPUID {
+        import::<CPUID>(cpu, ec, mask, state);
+    } else {
+        import::<ANY>(cpu, ec, mask, state);
+    }
+}
+
+#[inline(always)]
+const fn wants<const KNOWN: u64>(mask: u64, group: Groups) -> bool {
+    let mask = if KNOWN == ANY { mask } else { KNOWN };
+    mask & group.0 != 0
+}
+
+#[inline(always)]
+fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
+    let gpr = &ec.regs().gpr;
+    if wants::<KNOWN>(mask, Groups::ACDB) {
+        state.gpr.rax = gpr.rax;
+        state.gpr.rcx = gpr.rcx;
+        state.gpr.rdx = gpr.rdx;
+        state.gpr.rbx = gpr.rbx;
+    }
+    if wants::<KNOWN>(mask, Groups::BSD) {
+        state.gpr.rbp = gpr.rbp;
+        state.gpr.rsi = gpr.rsi;
+        state.gpr.rdi = gpr.rdi;
+    }
+    if wants::<KNOWN>(mask, Groups::RSP) {
+        state.gpr.rsp = vmcs::read(f::GUEST_RSP);
+    }
+    if wants::<KNOWN>(mask, Groups::R8_R15) {
+        state.gpr.r8 = gpr.r8;
+        state.gpr.r9 = gpr.r9;
+        state.gpr.r10 = gpr.r10;
+        state.gpr.r11 = gpr.r11;
+        state.gpr.r12 = gpr.r12;
+        state.gpr.r13 = gpr.r13;
+        state.gpr.r14 = gpr.r14;
+        state.gpr.r15 = gpr.r15;
+    }
+    if wants::<KNOWN>(mask, Groups::RIP) {
+        state.rip = vmcs::read(f::GUEST_RIP);
+        state.inst_len = u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
+    }
+    if wants::<KNOWN>(mask, Groups::RFLAGS) {
+        state.rflags = vmcs::read(f::GUEST_RFLAGS);
+    }
+    if wants::<KNOWN>(mask, Groups::QUAL) {
+        export_qualification(ec, state);
+    }
+    if KNOWN == ANY {
+        export_rest(cpu, ec, mask, state);
+    } else if wants::<KNOWN>(mask, Groups::CS_SS) {
+        export_code_stack(state);
+    }
+}
+
+#[inline(always)]
+fn export_qualification(ec: &Ec, state: &mut VcpuState) {
+    state.qual[0] = vmcs::read(f::EXIT_QUALIFICATION);
+    match ec.vcpu.last_exit.get() {
+        Some(Exit::Port) => {}
+        Some(Exit::Memory) => {
+            state.qual[1] = vmcs::read(f::GUEST_PHYSICAL_ADDRESS);
+            state.qual[2] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
+        }
+        other => export_rare_qualification(other, state),
+    }
+}
+
+#[cold]
+fn export_rare_qualification(exit: Option<Exit>, state: &mut VcpuState) {
+    match exit {
+        Some(Exit::Exception) => {
+            // A page fault's qualification is its address, a debug exception's is what DR6 would show.
+            state.qual[2] = state.qual[0];
+            state.qual[0] = u64::from(vmcs::read(f::EXIT_INTERRUPTION_INFO) & !(1 << 12));
+            state.qual[1] = u64::from(vmcs::read(f::EXIT_INTERRUPTION_ERROR));
+        }
+        Some(Exit::BadState | Exit::Other) => {
+            state.qual[1] = state.qual[0];
+            state.qual[0] = u64::from(vmcs::read(f::EXIT_REASON) & !ENTRY_FAILED);
+            state.qual[2] = u64::from(vmcs::read(f::VM_INSTRUCTION_ERROR));
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn export_code_stack(state: &mut VcpuState) {
+    state.cs = segment(f::GUEST_CS_SELECTOR, f::GUEST_CS_BASE, f::GUEST_CS_LIMIT, f::GUEST_CS_ACCESS_RIGHTS);
+    state.ss = segment(f::GUEST_SS_SELECTOR, f::GUEST_SS_BASE, f::GUEST_SS_LIMIT, f::GUEST_SS_ACCESS_RIGHTS);
+}
+
+fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
+    let wants = |group| wants::<ANY>(mask, group);
+    if wants(Groups::EVENT) {
+        state.event = Event {
+            info: vmcs::read(f::ENTRY_INTERRUPTION_INFO),
+            error: vmcs::read(f::ENTRY_EXCEPTION_ERROR),
+        };
+        // The processor clears the valid bit once it has delivered.
+    }
+    if wants(Groups::WINDOW) {
+        let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
+        state.window = Window(
+            u32::from(primary.contains(Primary::INTERRUPT_WINDOW_EXITING)) * Window::INTERRUPT.0
+                | u32::from(primary.contains(Primary::NMI_WINDOW_EXITING)) * Window::NMI.0,
+        );
+    }
+    if wants(Groups::BLOCKING) {
+        state.blocking = vmcs::read(f::GUEST_INTERRUPTIBILITY);
+    }
+    if wants(Groups::CONTROL) {
+        let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
+        state.exceptions = vmcs::read(f::EXCEPTION_BITMAP);
+        state.intercepts = u32::from(primary.contains(Primary::RDTSC_EXITING))
+            | u32::from(primary.contains(Primary::PAUSE_EXITING)) << 1
+            | u32::from(primary.contains(Primary::MOV_DR_EXITING)) << 2;
+        [state.cr0_mask, state.cr4_mask] = ec.vcpu.masks.get();
+    }
+    if wants(Groups::TSC) {
+        state.tsc_offset = vmcs::read(f::TSC_OFFSET);
+    }
+    if wants(Groups::DEADLINE) {
+        state.deadline = ec.vcpu.deadline.get();
+    }
+    if wants(Groups::CR) {
+        let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
+        state.cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
+        state.cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
+        state.cr3 = vmcs::read(f::GUEST_CR3);
+        state.pdpte = [
+            vmcs::read(f::GUEST_PDPTE0),
+            vmcs::read(f::GUEST_PDPTE1),
+            vmcs::read(f::GUEST_PDPTE2),
+            vmcs::read(f::GUEST_PDPTE3),
+        ];
+    }
+    if wants(Groups::CR) || wants(Groups::CR2) {
+        state.cr2 = ec.vcpu.cr2.get();
+    }
+    if wants(Groups::DR) {
+        let [d0, d1, d2, d3, d6] = vcpu::debug(cpu, ec);
+        state.dr = [d0, d1, d2, d3];
+        state.dr6 = d6;
+        state.dr7 = vmcs::read(f::GUEST_DR7);
+    }
+    if wants(Groups::EFER_PAT) {
+        state.efer = vmcs::read(f::GUEST_EFER);
+        state.pat = vmcs::read(f::GUEST_PAT);
+    }
+    if wants(Groups::CS_SS) {
+        export_code_stack(state);
+    }
+    if wants(Groups::DS_ES) {
+        state.ds = segment(f::GUEST_DS_SELECTOR, f::GUEST_DS_BASE, f::GUEST_DS_LIMIT, f::GUEST_DS_ACCESS_RIGHTS);
+        state.es = segment(f::GUEST_ES_SELECTOR, f::GUEST_ES_BASE, f::GUEST_ES_LIMIT, f::GUEST_ES_ACCESS_RIGHTS);
+    }
+    if wants(Groups::FS_GS) {
+        state.fs = segment(f::GUEST_FS_SELECTOR, f::GUEST_FS_BASE, f::GUEST_FS_LIMIT, f::GUEST_FS_ACCESS_RIGHTS);
+        state.gs = segment(f::GUEST_GS_SELECTOR, f::GUEST_GS_BASE, f::GUEST_GS_LIMIT, f::GUEST_GS_ACCESS_RIGHTS);
+    }
+    if wants(Groups::TABLES) {
+        state.tr = segment(f::GUEST_TR_SELECTOR, f::GUEST_TR_BASE, f::GUEST_TR_LIMIT, f::GUEST_TR_ACCESS_RIGHTS);
+        state.ldtr =
+            segment(f::GUEST_LDTR_SELECTOR, f::GUEST_LDTR_BASE, f::GUEST_LDTR_LIMIT, f::GUEST_LDTR_ACCESS_RIGHTS);
+        state.gdtr = table(f::GUEST_GDTR_BASE, f::GUEST_GDTR_LIMIT);
+        state.idtr = table(f::GUEST_IDTR_BASE, f::GUEST_IDTR_LIMIT);
+    }
+    if wants(Groups::SYSENTER) {
+        state.sysenter_cs = u64::from(vmcs::read(f::GUEST_SYSENTER_CS));
+        state.sysenter_esp = vmcs::read(f::GUEST_SYSENTER_ESP);
+        state.sysenter_eip = vmcs::read(f::GUEST_SYSENTER_EIP);
+    }
+    if wants(Groups::SYSCALL) {
+        [state.star, state.lstar, state.cstar, state.fmask, state.kernel_gs_base, state.tsc_aux] =
+            vcpu::resident(cpu, ec);
+    }
+    if wants(Groups::XSAVE) {
+        state.xcr0 = ec.vcpu.xcr0.get();
+        state.xss = 0;
+    }
+}
+
+#[inline(always)]
+fn import<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+    let gpr = &mut ec.regs().gpr;
+    if wants::<KNOWN>(mask, Groups::ACDB) {
+        gpr.rax = state.gpr.rax;
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    if KNOWN == ANY {
+        import_rest(cpu, ec, mask, state);
+    }
+    if wants::<KNOWN>(mask, Groups::DONE) {
+        finish_instruction();
+    }
+}
+
+/// Moves behind the instruction that exited (SDM 3C 33.3: what the processor does at the end of one).
+#[inline(always)]
+fn finish_instruction() {
+    const TRAP: u64 = 1 << 8;
+    let old = vmcs::read(f::GUEST_RIP);
+    let mut rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
+    if (rip ^ old) >> 32 != 0 && !in_64_bit_mode() {
+        rip &= 0xffff_ffff;
+    }
+    vmcs::write(f::GUEST_RIP, rip);
+    let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
+    if state & (blocking::STI | blocking::MOV_SS) != 0 {
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
+    }
+    if vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
+        single_step();
+    }
+}
+
+#[cold]
+fn in_64_bit_mode() -> bool {
+    const LONG: u32 = 1 << 13;
+    vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0
+        && EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS)).contains(EntryControls::IA32E_MODE_GUEST)
+}
+
+/// The guest single-steps: the trap behind the instruction is pending (SDM 3C 25.4.2).
+#[cold]
+fn single_step() {
+    const BRANCHES: u64 = 1 << 1;
+    const PENDING_STEP: u64 = 1 << 14;
+    // With IA32_DEBUGCTL.BTF only branches trap, and no instruction that exits is one.
+    if vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
+        vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
+    }
+}
+
+fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+    let wants = |group| wants::<ANY>(mask, group);
+    let gpr = &mut ec.regs().gpr;
+    if wants(Groups::BSD) {
+        gpr.rbp = state.gpr.rbp;
+        gpr.rsi = state.gpr.rsi;
+        gpr.rdi = state.gpr.rdi;
+    }
+    if wants(Groups::RSP) {
+        vmcs::write(f::GUEST_RSP, state.gpr.rsp);
+    }
+    if wants(Groups::R8_R15) {
+        gpr.r8 = state.gpr.r8;
+        gpr.r9 = state.gpr.r9;
+        gpr.r10 = state.gpr.r10;
+        gpr.r11 = state.gpr.r11;
+        gpr.r12 = state.gpr.r12;
+        gpr.r13 = state.gpr.r13;
+        gpr.r14 = state.gpr.r14;
+        gpr.r15 = state.gpr.r15;
+    }
+    if wants(Groups::RIP) {
+        vmcs::write(f::GUEST_RIP, state.rip);
+    }
+    if wants(Groups::RFLAGS) {
+        vmcs::write(f::GUEST_RFLAGS, state.rflags);
+    }
+    if wants(Groups::EVENT) {
+        import_event(state);
+    }
+    if wants(Groups::WINDOW) {
+        let window = Primary::INTERRUPT_WINDOW_EXITING.union(Primary::NMI_WINDOW_EXITING);
+        let mut primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS)) - window;
+        primary.set(Primary::INTERRUPT_WINDOW_EXITING, state.window.0 & Window::INTERRUPT.0 != 0);
+        primary.set(Primary::NMI_WINDOW_EXITING, state.window.0 & Window::NMI.0 != 0);
+        vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
+    }
+    if wants(Groups::BLOCKING) {
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state.blocking & (blocking::STI | blocking::MOV_SS | blocking::NMI));
+    }
+    if wants(Groups::CONTROL) {
+        import_control(ec, state);
+    }
+    if wants(Groups::TSC) {
+        vmcs::write(f::TSC_OFFSET, state.tsc_offset);
+    }
+    if wants(Groups::DEADLINE) {
+        vcpu::set_deadline(cpu, Ref::of(ec), state.deadline);
+    }
+    if wants(Groups::CR) {
+        import_cr(state);
+    }
+    if wants(Groups::CR) || wants(Groups::CR2) {
+        ec.vcpu.cr2.set(state.cr2);
+        cpu.cr2_lost.set(true);
+    }
+    if wants(Groups::DR) {
+        let [d0, d1, d2, d3] = state.dr;
+        vcpu::set_debug(ec, [d0, d1, d2, d3, state.dr6]);
+        vmcs::write(f::GUEST_DR7, state.dr7);
+    }
+    if wants(Groups::EFER_PAT) {
+        import_efer(state);
+    }
+    import_segments(mask, state);
+    if wants(Groups::SYSENTER) {
+        vmcs::write(f::GUEST_SYSENTER_CS, state.sysenter_cs as u32);
+        vmcs::write(f::GUEST_SYSENTER_ESP, state.sysenter_esp);
+        vmcs::write(f::GUEST_SYSENTER_EIP, state.sysenter_eip);
+    }
+    if wants(Groups::SYSCALL) {
+        vcpu::set_resident(
+            ec,
+            [state.star, state.lstar, state.cstar, state.fmask, state.kernel_gs_base, state.tsc_aux],
+        );
+    }
+    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
+        ec.vcpu.xcr0.set(state.xcr0);
+        fpu::set_xcr0(state.xcr0);
+    }
+}
+
+fn import_event(state: &VcpuState) {
+    vmcs::write(f::ENTRY_INTERRUPTION_INFO, state.event.info);
+    if state.event.is_valid() {
+        vmcs::write(f::ENTRY_EXCEPTION_ERROR, state.event.error);
+        if state.event.kind() >= 4 {
+            vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, state.inst_len as u32);
+        }
+    }
+}
+
+fn import_control(ec: &Ec, state: &VcpuState) {
+    let mut primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
+    primary.set(Primary::RDTSC_EXITING, state.intercepts & 1 != 0);
+    primary.set(Primary::PAUSE_EXITING, state.intercepts & 2 != 0);
+    primary.set(Primary::MOV_DR_EXITING, state.intercepts & 4 != 0);
+    vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
+    // The machine's own machine checks are the kernel's (SDM 3C 28.1).
+    vmcs::write(f::EXCEPTION_BITMAP, state.exceptions);
+    // What changes hands keeps the value that the guest sees.
+    let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
+    let cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
+    let cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
+    vmcs::write(f::CR0_READ_SHADOW, cr0);
+    vmcs::write(f::CR4_READ_SHADOW, cr4);
+    vmcs::write(f::CR0_MASK, state.cr0_mask | CR0_OWNED);
+    vmcs::write(f::CR4_MASK, state.cr4_mask | CR4_OWNED);
+    ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
+}
+
+/// Of what the guest sees in CR0 and CR4, the bits that the kernel owns are what VMX operation demands.
+fn import_cr(state: &VcpuState) {
+    const NUMERIC_ERROR: u64 = 1 << 5;
+    const VMXE: u64 = 1 << 13;
+    vmcs::write(f::GUEST_CR0, state.cr0 & !CR0_OWNED | NUMERIC_ERROR);
+    vmcs::write(f::CR0_READ_SHADOW, state.cr0);
+    vmcs::write(f::GUEST_CR4, state.cr4 & !CR4_OWNED | VMXE);
+    vmcs::write(f::CR4_READ_SHADOW, state.cr4);
+    vmcs::write(f::GUEST_CR3, state.cr3);
+    let [p0, p1, p2, p3] = state.pdpte;
+    vmcs::write(f::GUEST_PDPTE0, p0);
+    vmcs::write(f::GUEST_PDPTE1, p1);
+    vmcs::write(f::GUEST_PDPTE2, p2);
+    vmcs::write(f::GUEST_PDPTE3, p3);
+}
+
+/// Whether the guest is in IA-32e mode is a control of its own, which must agree with EFER.LMA (SDM 3C 27.3.1.1).
+fn import_efer(state: &VcpuState) {
+    const LONG_MODE_ACTIVE: u64 = 1 << 10;
+    vmcs::write(f::GUEST_EFER, state.efer);
+    vmcs::write(f::GUEST_PAT, state.pat);
+    let mut entry = EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS));
+    entry.set(EntryControls::IA32E_MODE_GUEST, state.efer & LONG_MODE_ACTIVE != 0);
+    vmcs::write(f::ENTRY_CONTROLS, entry.bits());
+}
+
+fn import_segments(mask: u64, state: &VcpuState) {
+    let wants = |group| wants::<ANY>(mask, group);
+    if wants(Groups::CS_SS) {
+        set_segment(state.cs, f::GUEST_CS_SELECTOR, f::GUEST_CS_BASE, f::GUEST_CS_LIMIT, f::GUEST_CS_ACCESS_RIGHTS);
+        set_segment(state.ss, f::GUEST_SS_SELECTOR, f::GUEST_SS_BASE, f::GUEST_SS_LIMIT, f::GUEST_SS_ACCESS_RIGHTS);
+    }
+    if wants(Groups::DS_ES) {
+        set_segment(state.ds, f::GUEST_DS_SELECTOR, f::GUEST_DS_BASE, f::GUEST_DS_LIMIT, f::GUEST_DS_ACCESS_RIGHTS);
+        set_segment(state.es, f::GUEST_ES_SELECTOR, f::GUEST_ES_BASE, f::GUEST_ES_LIMIT, f::GUEST_ES_ACCESS_RIGHTS);
+    }
+    if wants(Groups::FS_GS) {
+        set_segment(state.fs, f::GUEST_FS_SELECTOR, f::GUEST_FS_BASE, f::GUEST_FS_LIMIT, f::GUEST_FS_ACCESS_RIGHTS);
+        set_segment(state.gs, f::GUEST_GS_SELECTOR, f::GUEST_GS_BASE, f::GUEST_GS_LIMIT, f::GUEST_GS_ACCESS_RIGHTS);
+    }
+    if wants(Groups::TABLES) {
+        set_segment(state.tr, f::GUEST_TR_SELECTOR, f::GUEST_TR_BASE, f::GUEST_TR_LIMIT, f::GUEST_TR_ACCESS_RIGHTS);
+        set_segment(
+            state.ldtr,
+            f::GUEST_LDTR_SELECTOR,
+            f::GUEST_LDTR_BASE,
+            f::GUEST_LDTR_LIMIT,
+            f::GUEST_LDTR_ACCESS_RIGHTS,
+        );
+        vmcs::write(f::GUEST_GDTR_BASE, state.gdtr.base);
+        vmcs::write(f::GUEST_GDTR_LIMIT, state.gdtr.limit as u32);
+        vmcs::write(f::GUEST_IDTR_BASE, state.idtr.base);
+        vmcs::write(f::GUEST_IDTR_LIMIT, state.idtr.limit as u32);
+    }
+}
+
+/// Access rights have the attribute's low byte where it is, then a gap of four bits (SDM 3C 25.4.1).
+#[inline(always)]
+fn segment(selector: Field16, base: FieldNatural, limit: Field32, rights: Field32) -> Segment {
+    let rights = vmcs::read(rights);
+    Segment {
+        selector: vmcs::read(selector),
+        attr: (rights & 0xff | rights >> 4 & 0x1f00) as u16,
+        limit: vmcs::read(limit),
+        base: vmcs::read(base),
+    }
+}
+
+fn set_segment(segment: Segment, selector: Field16, base: FieldNatural, limit: Field32, rights: Field32) {
+    let attr = u32::from(segment.attr);
+    vmcs::write(selector, segment.selector);
+    vmcs::write(base, segment.base);
+    vmcs::write(limit, segment.limit);
+    vmcs::write(rights, attr & 0xff | (attr & 0x1f00) << 4);
+}
+
+fn table(base: FieldNatural, limit: Field32) -> TableRegister {
+    TableRegister { base: vmcs::read(base), limit: u64::from(vmcs::read(limit)) }
+}

@@ -1,0 +1,236 @@
+//! The processor and its interrupt controllers.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::fmt;
+
+use hypervisor_logic::acpi::MachineInfo;
+use hypervisor_logic::vmx::Controls;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+
+use super::memory::{Map, Physical};
+use crate::arch::cpu::{self, Block};
+use crate::arch::timer::{Calibration, Timer};
+use crate::arch::{entry, fpu, gdt, idt, ioapic, kernel_map, lapic, msr, port, space, timer, vmx};
+use crate::mem::{pool, virt};
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use crate::panic::refuse;
+use crate::println;
+
+/// The processor's name.
+pub struct Brand([u8; 48]);
+
+impl Brand {
+    /// Asks for it.
+    pub fn read() -> Self {
+        let mut name = [b' '; 48];
+        if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
+            for (leaf, part) in (0x8000_0002..).zip(name.chunks_exact_mut(16)) {
+                let r = __cpuid(leaf);
+                for (word, bytes) in [r.eax, r.ebx, r.ecx, r.edx].iter().zip(part.chunks_exact_mut(4)) {
+                    bytes.copy_from_slice(&word.to_le_bytes());
+                }
+            }
+        }
+        Self(name)
+    }
+}
+
+impl fmt::Display for Brand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = core::str::from_utf8(name).unwrap_or("").trim();
+        f.write_str(if name.is_empty() { "an unnamed processor" } else { name })
+    }
+}
+
+/// Processor features that the kernel uses.
+pub struct Features {
+    /// Local APIC in x2APIC mode.
+    pub x2apic: bool,
+    /// TSC-deadline timer.
+    pub deadline: bool,
+    /// XSAVE.
+    pub xsave: bool,
+    /// SMEP, SMAP, UMIP.
+    pub protection: Cr4Flags,
+    /// 1 GiB pages.
+    pub huge_pages: bool,
+    /// Bits of a physical address.
+    pub physical_bits: u32,
+}
+
+impl Features {
+    /// Asks for them.
+    pub fn read() -> Self {
+        let basic = __cpuid(1);
+        let leaves = __cpuid(0).eax;
+        let seven = if leaves >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000 + 0x7fff) };
+        let (ebx, ecx) = if leaves >= 7 { (seven.ebx, seven.ecx) } else { (0, 0) };
+        let mut protection = Cr4Flags::empty();
+        protection.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, ebx & 1 << 7 != 0);
+        protection.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, ebx & 1 << 20 != 0);
+        protection.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, ecx & 1 << 2 != 0);
+        let extended = __cpuid(0x8000_0000).eax;
+        let physical_bits =
+            if extended >= 0x8000_0008 { __cpuid(0x8000_0008).eax & 0xff } else { 36 };
+        Self {
+            x2apic: basic.ecx & 1 << 21 != 0,
+            deadline: basic.ecx & 1 << 24 != 0,
+            xsave: basic.ecx & 1 << 26 != 0,
+            protection,
+            huge_pages: extended >= 0x8000_0001 && __cpuid(0x8000_0001).edx & 1 << 26 != 0,
+            physical_bits,
+        }
+    }
+}
+
+/// The machine, ready for its first task.
+pub struct Machine {
+    /// Top of this CPU's kernel stack.
+    pub stack_top: u64,
+    /// Time-stamp-counter ticks in a second.
+    pub tsc_hz: u64,
+    /// Device interrupts.
+    pub interrupts: u32,
+    /// Bits of a physical address.
+    pub physical_bits: u32,
+    /// Physical addresses of the pages that hold registers of the kernel's devices.
+    pub kept: [u64; 9],
+    /// The page that the idle context will be written to.
+    pub idle: Ref<Ec>,
+    /// How the timer runs.
+    pub calibration: Calibration,
+    /// ACPI root pointer, or 0.
+    pub rsdp: u64,
+}
+
+fn out_of_memory() -> ! {
+    refuse(format_args!("too little memory for the kernel's tables"))
+}
+
+/// Turns on what the kernel needs of this CPU, finds the interrupt controllers, and measures time.
+pub fn start(map: &Map, physical: &Physical, features: &Features, controls: &Controls) -> Machine {
+    set_control_registers(features);
+    fpu::init(features.xsave);
+    idt::build(pool::alloc().unwrap_or_else(|| out_of_memory()));
+    let code = entry::hypercall_code();
+    let page = pool::alloc().unwrap_or_else(|| out_of_memory());
+    // SAFETY: the code is a few bytes, the page is fresh. What follows it traps.
+    unsafe {
+        virt(page).write_bytes(0xcc, 4096);
+        virt(page).copy_from_nonoverlapping(code.as_ptr(), code.len());
+    }
+    let host_shift = if features.huge_pages { 30 } else { 21 };
+    let guest_shift = if controls.ept_1g { 30 } else if controls.ept_2m { 21 } else { 12 };
+    space::init(map.template, page, host_shift, guest_shift);
+    let mut machine = interrupt_controllers(map, physical, features);
+    if !vmx::enable(controls) {
+        refuse(format_args!("VMXON fails although VT-x is there"));
+    }
+    machine.install(map, physical, features);
+    machine
+}
+
+fn set_control_registers(features: &Features) {
+    let mut cr4 = Cr4::read() | Cr4Flags::PAGE_GLOBAL | features.protection;
+    cr4.set(Cr4Flags::OSXSAVE, features.xsave);
+    cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE);
+    cr4.remove(Cr4Flags::PCID);
+    let cr0 = Cr0Flags::PROTECTED_MODE_ENABLE
+        | Cr0Flags::MONITOR_COPROCESSOR
+        | Cr0Flags::TASK_SWITCHED
+        | Cr0Flags::EXTENSION_TYPE
+        | Cr0Flags::NUMERIC_ERROR
+        | Cr0Flags::WRITE_PROTECT
+        | Cr0Flags::ALIGNMENT_MASK
+        | Cr0Flags::PAGING;
+    // SAFETY: 64-bit mode with paging as before; what is added protects the kernel or concerns the FPU, which it does not use.
+    // SYSCALL stays off: its registers belong to guests.
+    unsafe {
+        Cr4::write(cr4);
+        Cr0::write(cr0);
+        msr::EFER.write(msr::EFER.read() & !1 | 1 << 11);
+    }
+}
+
+fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) -> Machine {
+    port::mask_legacy_pics();
+    let rsdp = map.rsdp;
+    let info = match MachineInfo::read(physical, rsdp) {
+        Ok(info) => Some(info),
+        Err(error) => {
+            println!("ACPI tables are missing or damaged ({error:?}): no device interrupts");
+            None
+        }
+    };
+    let mut kept = [0; 9];
+    let lapic_pa = lapic::physical_base();
+    let lapic_va = device(map, lapic_pa);
+    kept[0] = lapic_pa;
+    let mut interrupts = 0;
+    if let Some(info) = &info {
+        for (io_apic, slot) in info.io_apics.iter().zip(&mut kept[1..]) {
+            *slot = u64::from(io_apic.address);
+            let va = device(map, *slot);
+            super::memory::share(physical, map, (va >> 39 & 511) as usize);
+            interrupts = interrupts.max(ioapic::add(va, io_apic.gsi_base));
+        }
+    }
+    super::memory::share(physical, map, (lapic_va >> 39 & 511) as usize);
+    lapic::enable(features.x2apic, lapic_va);
+    let Some(calibration) = timer::calibrate() else {
+        refuse(format_args!("the 8254 timer does not count, so there is nothing to measure time with"));
+    };
+    println!(
+        "time: TSC {} kHz, local APIC timer {} kHz{}, {interrupts} device interrupts",
+        calibration.tsc_hz / 1000,
+        calibration.apic_hz / 1000,
+        if features.deadline { " (TSC deadline)" } else { "" },
+    );
+    let idle = pool::alloc().unwrap_or_else(|| out_of_memory());
+    Machine {
+        stack_top: 0,
+        tsc_hz: calibration.tsc_hz,
+        interrupts: interrupts.min(crate::arch::interrupts::MAX),
+        physical_bits: features.physical_bits,
+        kept,
+        // SAFETY: the page is written before anything reads the context (see `root::prepare`).
+        idle: unsafe { Ref::from_address(virt(idle) as u64) },
+        calibration,
+        rsdp,
+    }
+}
+
+fn device(map: &Map, pa: u64) -> u64 {
+    kernel_map::map_device(map.template, pa).unwrap_or_else(|| out_of_memory())
+}
+
+impl Machine {
+    /// Maps and fills this CPU's block.
+    fn install(&mut self, map: &Map, physical: &Physical, features: &Features) {
+        // The first mapping makes the tables that the loader's root has to share before the rest is written.
+        const BLOCKS: usize = 510;
+        let timer = Timer::new(features.deadline, &self.calibration);
+        let map_page = |va, pa| {
+            let mapped = kernel_map::map(map.template, va, pa, false);
+            super::memory::share(physical, map, BLOCKS);
+            mapped
+        };
+        let top = cpu::install(0, self.idle, timer, map.template, map_page);
+        self.stack_top = top.unwrap_or_else(|| out_of_memory());
+    }
+}
+
+/// On the kernel stack: loads the CPU's own tables and the system-call entry.
+pub fn finish(block: &'static Block) {
+    // SAFETY: the block is this CPU's; the entry point is that of the kernel.
+    unsafe {
+        gdt::load(block);
+        idt::load();
+        msr::SYSENTER_CS.write(u64::from(gdt::KERNEL_CODE));
+        msr::SYSENTER_ESP.write(block.cpu.stack_top());
+        msr::SYSENTER_EIP.write(entry::sysenter_address());
+    }
+    vmx::flush_all();
+}

@@ -1,0 +1,71 @@
+//! From the loader's hand-over to the root task's first instruction.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `memory` | picks the pool and builds the kernel's own page tables |
+//! | `machine` | processor features, interrupt controllers, timer |
+//! | `root` | the root task: its domain, its image, what it is told |
+
+mod machine;
+mod memory;
+mod root;
+
+use bootloader_api::config::{BootloaderConfig, Mapping};
+use bootloader_api::{BootInfo, entry_point};
+
+use crate::arch::cpu;
+use crate::panic::refuse;
+use crate::{arch, log, println};
+
+/// What the kernel asks of a loader: all physical memory mapped somewhere.
+static CONFIG: BootloaderConfig = {
+    let mut config = BootloaderConfig::new_default();
+    config.mappings.physical_memory = Some(Mapping::Dynamic);
+    config.kernel_stack_size = 128 * 1024;
+    config
+};
+
+entry_point!(main, config = &CONFIG);
+
+/// Entered by the loader, on its stack and page tables.
+fn main(info: &'static mut BootInfo) -> ! {
+    log::open_serial();
+    println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
+    let controls = match arch::vmx::probe() {
+        Ok(controls) => controls,
+        Err(refusal) => refuse(format_args!("{refusal}")),
+    };
+    let features = machine::Features::read();
+    let physical = memory::Physical::new(info);
+    let map = memory::take_pool(info, &physical);
+    let machine = machine::start(&map, &physical, &features, controls);
+    let start = root::prepare(info, &map, &physical, &machine, controls);
+    // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {stack}",
+            "xor ebp, ebp",
+            "call {launch}",
+            "ud2",
+            stack = in(reg) machine.stack_top,
+            launch = sym launch,
+            in("rdi") &raw const *start,
+            options(noreturn),
+        );
+    }
+}
+
+/// On the kernel stack: leaves the loader behind and dispatches.
+extern "C" fn launch(start: &root::Start) -> ! {
+    let root = start.cr3;
+    // SAFETY: the root task's tables have the kernel's half, with this stack and `start` in the pool.
+    unsafe { core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack)) };
+    machine::finish(cpu::block());
+    let cpu = cpu::cpu();
+    cpu.cr3.set(root);
+    crate::sched::make_ready(cpu, start.sc);
+    println!("starting the root task; the serial port is user space's from here on");
+    log::hand_over();
+    let ec = crate::sched::dispatch(cpu);
+    arch::entry::resume(ec)
+}

@@ -1,0 +1,244 @@
+//! Making objects.
+//!
+//! Each follows the same order: look up what is named, check the arguments, take memory, put the capability
+//! into the caller's table; and on a failure gives back what it took.
+
+use abi::cap::{Perms, Selector, SpaceKind};
+use abi::hypercall::{EcKind, PRIORITIES, Status};
+use abi::layout::{PAGE_SIZE, USER_TOP};
+use hypervisor_logic::sched::Budget;
+
+use super::{Args, Outcome, Values, selector};
+use crate::arch::cpu::Cpu;
+use crate::arch::{self, Resume, Vcpu};
+use crate::mem::virt;
+use crate::object::ec::{Birth, Ec, Frame};
+use crate::object::pd::Pd;
+use crate::object::pt::Pt;
+use crate::object::sc::Sc;
+use crate::object::sm::Sm;
+use crate::object::space::{Space, Table};
+use crate::object::{Object, Ref, lookup};
+use crate::sched;
+
+/// Puts a new object's capability into the caller's table, or destroys the object.
+fn publish<T: Object>(caller: &Pd, at: u64, object: Ref<T>, payer: &Pd) -> Result<(), Status> {
+    let result = selector(at).and_then(|at| caller.insert(at, object.cap(Perms::ALL)));
+    if result.is_err() {
+        // SAFETY: the object was just made, and nothing refers to it.
+        unsafe { object.destroy(payer) };
+    }
+    result
+}
+
+/// Whether the caller's table can take a capability there: asked before something is made that cannot be undone.
+fn vacant(caller: &Pd, at: u64) -> Result<Selector, Status> {
+    let at = selector(at)?;
+    if at == abi::cap::NULL || at >= abi::cap::SELECTORS {
+        return Err(Status::BadParam);
+    }
+    if caller.capability(at).is_empty() { Ok(at) } else { Err(Status::Occupied) }
+}
+
+fn payer(caller: &Pd, args: Args) -> Result<Ref<Pd>, Status> {
+    lookup::<Pd>(caller, args.selector, Perms::PD_CREATE)
+}
+
+/// Hypercall `CreatePd`.
+pub fn pd(caller: &Pd, args: Args) -> Outcome {
+    let parent = lookup::<Pd>(caller, args.selector, Perms::PD_CREATE.union(Perms::PD_QUOTA))?;
+    vacant(caller, args.a1)?;
+    let child = Ref::create(&parent, Pd::new(Some(parent), 0)).map_err(|(status, _)| status)?;
+    if let Err(status) = parent.account.transfer(&child.account, args.a2) {
+        // SAFETY: it was just made.
+        unsafe { child.destroy(&parent) };
+        return Err(status);
+    }
+    if let Err(status) = selector(args.a1).and_then(|at| caller.insert(at, child.cap(Perms::ALL))) {
+        // The way back cannot fail: the child has used nothing.
+        let _ = child.account.transfer(&parent.account, args.a2);
+        // SAFETY: it was just made.
+        unsafe { child.destroy(&parent) };
+        return Err(status);
+    }
+    Ok(Values::NONE)
+}
+
+/// Hypercall `CreateSpace`.
+pub fn space(caller: &Pd, args: Args) -> Outcome {
+    let pd = payer(caller, args)?;
+    let kind = SpaceKind::from_abi(args.a2).ok_or(Status::BadParam)?;
+    let at = vacant(caller, args.a1)?;
+    let space = Space::create(pd, kind)?;
+    if let Err(status) = caller.insert(at, space.cap(Perms::ALL)) {
+        Space::undo(space);
+        return Err(status);
+    }
+    space.adopt();
+    Ok(Values::NONE)
+}
+
+/// Hypercall `CreateEc`.
+pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+    let pd = payer(caller, args)?;
+    let kind = match args.a2 as u8 {
+        0 => EcKind::Thread,
+        1 => EcKind::Handler,
+        2 => EcKind::Vcpu,
+        _ => return Err(Status::BadParam),
+    };
+    let number = u32::from((args.a2 >> 8) as u16);
+    if number != cpu.number {
+        return Err(Status::BadCpu);
+    }
+    if !pd.has_objects() || pd.cr3.get() == 0 {
+        return Err(Status::BadParam);
+    }
+    let events = (args.a2 >> 32) as Selector;
+    let at = vacant(caller, args.a1)?;
+    if kind == EcKind::Vcpu { vcpu(cpu, caller, pd, at, events, args) } else { thread(cpu, caller, pd, at, kind, events, args) }
+}
+
+fn thread(cpu: &Cpu, caller: &Pd, pd: Ref<Pd>, at: Selector, kind: EcKind, events: Selector, args: Args) -> Outcome {
+    let (utcb_address, sp, ip) = (args.a3, args.a4, args.a5);
+    if utcb_address >= USER_TOP || !utcb_address.is_multiple_of(PAGE_SIZE) || sp >= USER_TOP || ip >= USER_TOP {
+        return Err(Status::BadParam);
+    }
+    let utcb = map_utcb(pd, utcb_address)?;
+    let mut frame = Frame::default();
+    frame.rip = ip;
+    frame.rsp = sp;
+    frame.gpr.rsi = utcb_address;
+    let birth = Birth {
+        pd,
+        kind,
+        cpu: cpu.number,
+        events,
+        utcb: virt(utcb).cast(),
+        resume: Resume::hypercall(),
+        entry_sp: sp,
+        frame,
+        vcpu: Vcpu::NONE,
+    };
+    let made = Ref::create(&pd, Ec::new(birth)).map_err(|(status, _)| status);
+    let made = made.and_then(|ec| publish(caller, u64::from(at), ec, &pd));
+    if let Err(status) = made {
+        unmap_utcb(pd, utcb_address, utcb);
+        return Err(status);
+    }
+    Ok(Values::NONE)
+}
+
+/// A message page for a thread of `pd`, mapped at `address`: its physical address.
+fn map_utcb(pd: Ref<Pd>, address: u64) -> Result<u64, Status> {
+    let host = pd.host.get().ok_or(Status::BadParam)?;
+    let Table::Host(table) = &host.table else { return Err(Status::BadParam) };
+    let page = pd.account.take_page().ok_or(Status::Quota)?;
+    arch::space::map_vacant(table, &pd.account, address, page).inspect_err(|_| {
+        // SAFETY: it was just taken and is not mapped.
+        unsafe { pd.account.give_page(page) };
+    })?;
+    Ok(page)
+}
+
+fn unmap_utcb(pd: Ref<Pd>, address: u64, page: u64) {
+    if let Some(host) = pd.host.get()
+        && let Table::Host(table) = &host.table
+    {
+        arch::space::unmap_kernel_page(table, &pd.account, address);
+        // SAFETY: no thread has it, and it is no longer mapped.
+        unsafe { pd.account.give_page(page) };
+    }
+}
+
+fn vcpu(cpu: &Cpu, caller: &Pd, pd: Ref<Pd>, at: Selector, events: Selector, args: Args) -> Outcome {
+    let space = |argument: u64| -> Result<Option<Ref<Space>>, Status> {
+        match selector(argument)? {
+            abi::cap::NULL => Ok(None),
+            named => lookup::<Space>(caller, named, Perms::SPACE_ASSIGN).map(Some),
+        }
+    };
+    let guest = space(args.a3)?.ok_or(Status::BadCap)?;
+    let (msrs, ports) = (space(args.a4)?, space(args.a5)?);
+    let fits = matches!(guest.table, Table::Guest(_))
+        && msrs.is_none_or(|space| matches!(space.table, Table::Msr(_)))
+        && ports.is_none_or(|space| matches!(space.table, Table::Port(_)));
+    if !fits {
+        return Err(Status::BadCap);
+    }
+    let birth = Birth {
+        pd,
+        kind: EcKind::Vcpu,
+        cpu: cpu.number,
+        events,
+        utcb: core::ptr::null_mut(),
+        resume: Resume::never(),
+        entry_sp: 0,
+        frame: Frame::default(),
+        vcpu: Vcpu::new(&pd, msrs)?,
+    };
+    let ec = match Ref::create(&pd, Ec::new(birth)) {
+        Ok(ec) => ec,
+        Err((status, ec)) => {
+            ec.vcpu.free(&pd);
+            return Err(status);
+        }
+    };
+    // From here on nothing can fail but a full table.
+    if let Err(status) = caller.insert(at, ec.cap(Perms::ALL)) {
+        // SAFETY: it was just made.
+        unsafe {
+            let vcpu = core::ptr::read(&raw const ec.vcpu);
+            vcpu.free(&pd);
+            ec.destroy(&pd);
+        }
+        return Err(status);
+    }
+    arch::vmx::vcpu::init(ec, &guest, ports.as_deref())?;
+    Ok(Values::NONE)
+}
+
+/// Hypercall `CreateSc`.
+pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+    let pd = payer(caller, args)?;
+    let ec = lookup::<Ec>(caller, selector(args.a2)?, Perms::EC_BIND_SC)?;
+    let own = cpu.current_sc.get().map_or(0, |sc| sc.priority);
+    let priority = u8::try_from(args.a3).ok().filter(|p| usize::from(*p) < PRIORITIES && *p <= own);
+    let priority = priority.ok_or(Status::BadParam)?;
+    if args.a4 == 0 || (args.a5 != 0 && args.a4 > args.a5) {
+        return Err(Status::BadParam);
+    }
+    if ec.kind == EcKind::Handler || ec.has_sc.get() {
+        return Err(Status::Busy);
+    }
+    if ec.cpu != cpu.number {
+        return Err(Status::BadCpu);
+    }
+    let budget = Budget::new(args.a4, args.a5, arch::tsc());
+    let sc = Ref::create(&pd, Sc::new(ec, priority, budget)).map_err(|(status, _)| status)?;
+    publish(caller, args.a1, sc, &pd)?;
+    ec.has_sc.set(true);
+    sched::make_ready(cpu, sc);
+    Ok(Values::NONE)
+}
+
+/// Hypercall `CreatePt`.
+pub fn pt(caller: &Pd, args: Args) -> Outcome {
+    let pd = payer(caller, args)?;
+    let handler = lookup::<Ec>(caller, selector(args.a2)?, Perms::EC_BIND_PT)?;
+    if handler.kind != EcKind::Handler || args.a3 >= USER_TOP {
+        return Err(Status::BadParam);
+    }
+    let pt = Pt::new(pd, handler, args.a3, args.a4, args.a5);
+    let pt = Ref::create(&pd, pt).map_err(|(status, _)| status)?;
+    publish(caller, args.a1, pt, &pd)?;
+    Ok(Values::NONE)
+}
+
+/// Hypercall `CreateSm`.
+pub fn sm(caller: &Pd, args: Args) -> Outcome {
+    let pd = payer(caller, args)?;
+    let sm = Ref::create(&pd, Sm::new(pd, args.a2, None)).map_err(|(status, _)| status)?;
+    publish(caller, args.a1, sm, &pd)?;
+    Ok(Values::NONE)
+}

@@ -1,0 +1,174 @@
+//! Granting and revoking: how access moves between spaces.
+//!
+//! Each call does a bounded amount of work and says how far it came; the caller goes on from there. So interrupts wait for
+//! at most one step, whatever range was asked for.
+
+use abi::cap::{MemRights, Perms, SELECTORS, Selector};
+use abi::hypercall::Status;
+use hypervisor_logic::objects::ObjectTable;
+use hypervisor_logic::paging::{Flush, MapError, Progress};
+use hypervisor_logic::paging;
+
+use super::{Args, Outcome, Values, selector};
+use crate::arch::cpu::Cpu;
+use crate::arch::{self, bitmaps::GUEST_MSRS};
+use crate::mem::tables::{ReadOnly, Tables};
+use crate::object::pd::{Pd, insert};
+use crate::object::space::{Space, Table};
+use crate::object::{lookup, release};
+
+/// Capabilities, ports or registers that one call works through.
+const STEP: u64 = 256;
+
+/// Hypercall `Grant`.
+pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+    let source = lookup::<Space>(caller, args.selector, Perms::SPACE_TAKE)?;
+    let target = lookup::<Space>(caller, selector(args.a1)?, Perms::SPACE_GRANT)?;
+    let (from, to, count) = (args.a2, args.a3, args.a4);
+    match (&source.table, &target.table) {
+        (Table::Object(source), Table::Object(table)) => {
+            let perms = Perms(args.a5 as u8);
+            let mut table = ObjectTable::from_root(table.root);
+            capabilities(source, &mut table, &target.pd, [from, to, count], perms)
+        }
+        (Table::Port(source), Table::Port(bitmap)) => {
+            let done = bits([from, to, count], |from, to| {
+                if let (Ok(from), Ok(to)) = (u16::try_from(from), u16::try_from(to))
+                    && from == to
+                    && source.allows(from)
+                {
+                    bitmap.allow(to, true);
+                }
+            })?;
+            arch::space::forget_ports(cpu);
+            Ok(Values::progress(done, count))
+        }
+        (Table::Msr(source), Table::Msr(bitmap)) => {
+            let done = bits([from, to, count], |from, to| {
+                if let Ok(register) = u32::try_from(from)
+                    && from == to
+                    && GUEST_MSRS.contains(&register)
+                    && source.allows(register)
+                {
+                    bitmap.allow(register, true);
+                }
+            })?;
+            Ok(Values::progress(done, count))
+        }
+        _ => memory(&source, &target, [from, to, count], MemRights(args.a5 as u32)),
+    }
+}
+
+fn bits([from, to, count]: [u64; 3], mut copy: impl FnMut(u64, u64)) -> Result<u64, Status> {
+    if from.checked_add(count).is_none() || to.checked_add(count).is_none() {
+        return Err(Status::BadParam);
+    }
+    let step = count.min(STEP);
+    for i in 0..step {
+        copy(from + i, to + i);
+    }
+    Ok(step)
+}
+
+fn capabilities(
+    source: &ObjectTable,
+    table: &mut ObjectTable,
+    payer: &Pd,
+    [from, to, count]: [u64; 3],
+    perms: Perms,
+) -> Outcome {
+    let valid = |first: u64| first.checked_add(count).is_some_and(|end| end <= u64::from(SELECTORS));
+    if !valid(from) || !valid(to) {
+        return Err(Status::BadParam);
+    }
+    let step = count.min(STEP);
+    for i in 0..step {
+        let cap = source.get(&ReadOnly, (from + i) as Selector);
+        if !cap.is_empty() {
+            insert(table, &payer.account, (to + i) as Selector, cap.with(Perms(cap.perms().0 & perms.0)))?;
+        }
+    }
+    Ok(Values::progress(step, count))
+}
+
+fn memory(source: &Space, target: &Space, [from, to, count]: [u64; 3], rights: MemRights) -> Outcome {
+    let mut tables = Tables(&target.pd.account);
+    let rights = MemRights(rights.0 & (MemRights::RWX.0 | MemRights::UNCACHED.0));
+    let done = match (&source.table, &target.table) {
+        (Table::Physical(source), Table::Host(table)) => {
+            paging::grant(*source, &mut tables, &mut arch::space::host(table.root), from, to, count, rights)
+        }
+        (Table::Physical(source), Table::Guest(table)) => {
+            paging::grant(*source, &mut tables, &mut arch::space::guest(table.root), from, to, count, rights)
+        }
+        (Table::Host(source), Table::Host(table)) => {
+            paging::grant(source, &mut tables, &mut arch::space::host(table.root), from, to, count, rights)
+        }
+        (Table::Host(source), Table::Guest(table)) => {
+            paging::grant(source, &mut tables, &mut arch::space::guest(table.root), from, to, count, rights)
+        }
+        _ => return Err(Status::BadParam),
+    };
+    settle(target, done, count)
+}
+
+/// Flushes what has to be, and reports how far an operation came.
+fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
+    if done.flush == Flush::Needed {
+        match space.table {
+            Table::Guest(_) => arch::vmx::flush_guest(),
+            _ => arch::space::flush_host(),
+        }
+    }
+    match done.error {
+        // What was done stays; the caller learns how much when it asks for less.
+        Some(MapError::NoMemory) if done.done == 0 => Err(Status::Quota),
+        Some(MapError::Unaligned) => Err(Status::BadParam),
+        Some(MapError::NoMemory) | None => Ok(Values::progress(done.done, count)),
+    }
+}
+
+/// Hypercall `Revoke`.
+pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+    let space = lookup::<Space>(caller, args.selector, Perms::SPACE_REVOKE)?;
+    let (first, count) = (args.a2, args.a4);
+    let remove = MemRights(args.a5 as u32);
+    let mut tables = Tables(&space.pd.account);
+    match &space.table {
+        Table::Object(table) => {
+            let end = first.checked_add(count).filter(|end| *end <= u64::from(SELECTORS)).ok_or(Status::BadParam)?;
+            let mut table = ObjectTable::from_root(table.root);
+            let taken = table.take_next(&mut tables, first as Selector, end as Selector);
+            if let Some((_, cap)) = taken.cap {
+                release(cap);
+            }
+            Ok(Values::progress(u64::from(taken.next).saturating_sub(first), count))
+        }
+        Table::Port(bitmap) => {
+            let done = bits([first, first, count], |port, _| {
+                if let Ok(port) = u16::try_from(port) {
+                    bitmap.allow(port, false);
+                }
+            })?;
+            arch::space::forget_ports(cpu);
+            Ok(Values::progress(done, count))
+        }
+        Table::Msr(bitmap) => {
+            let done = bits([first, first, count], |register, _| {
+                if let Ok(register) = u32::try_from(register) {
+                    bitmap.allow(register, false);
+                }
+            })?;
+            Ok(Values::progress(done, count))
+        }
+        Table::Host(table) => {
+            let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);
+            settle(&space, done, count)
+        }
+        Table::Guest(table) => {
+            let done = arch::space::guest(table.root).revoke(&mut tables, first, count, remove);
+            settle(&space, done, count)
+        }
+        Table::Physical(_) => Err(Status::BadParam),
+    }
+}

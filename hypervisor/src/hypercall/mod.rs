@@ -1,0 +1,103 @@
+//! Hypercalls: from registers to kernel objects.
+
+mod control;
+mod create;
+mod grant;
+
+use abi::cap::Selector;
+use abi::hypercall::{Number, Status};
+
+use crate::arch::cpu::{Cpu, cpu};
+use crate::ipc;
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use crate::sched;
+
+/// The arguments of a hypercall.
+#[derive(Clone, Copy)]
+pub struct Args {
+    /// Flags from RAX.
+    pub flags: u8,
+    /// Selector from RAX.
+    pub selector: Selector,
+    /// RDI.
+    pub a1: u64,
+    /// RSI.
+    pub a2: u64,
+    /// R8.
+    pub a3: u64,
+    /// R9.
+    pub a4: u64,
+    /// R10.
+    pub a5: u64,
+}
+
+/// What a hypercall that does not switch returns.
+type Outcome = Result<Values, Status>;
+
+/// A success: status, RDI, RSI.
+struct Values(Status, u64, u64);
+
+impl Values {
+    /// Done, with nothing to return.
+    const NONE: Self = Self(Status::Success, 0, 0);
+
+    /// `done` of `count` is done.
+    const fn progress(done: u64, count: u64) -> Self {
+        Self(if done < count { Status::Partial } else { Status::Success }, done, 0)
+    }
+}
+
+/// A selector in an argument: 64 bits of which too many may be set.
+fn selector(argument: u64) -> Result<Selector, Status> {
+    Selector::try_from(argument).map_err(|_| Status::BadCap)
+}
+
+/// Entered from the SYSENTER stub for the running context. Returns the context to resume.
+pub extern "C" fn hypercall(ec: &Ec, word: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> *const Ec {
+    let cpu = cpu();
+    let ec = Ref::of(ec);
+    let selector = (word >> 32) as Selector;
+    // The two that matter most come first.
+    if word as u8 == Number::Call as u8 {
+        return ipc::call(cpu, ec, selector, a2).as_ptr();
+    }
+    if word as u8 == Number::Reply as u8 {
+        return ipc::reply(cpu, ec, a2).as_ptr();
+    }
+    let args = Args { flags: (word >> 8) as u8, selector, a1, a2, a3, a4, a5 };
+    if word as u8 == Number::CtrlSm as u8 {
+        return control::semaphore(cpu, ec, args).as_ptr();
+    }
+    finish(cpu, ec, other(cpu, ec, Number::from_abi(word as u8), args)).as_ptr()
+}
+
+fn other(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcome {
+    let pd = &*ec.pd;
+    match number.ok_or(Status::BadHypercall)? {
+        Number::CreatePd => create::pd(pd, args),
+        Number::CreateSpace => create::space(pd, args),
+        Number::CreateEc => create::ec(cpu, pd, args),
+        Number::CreateSc => create::sc(cpu, pd, args),
+        Number::CreatePt => create::pt(pd, args),
+        Number::CreateSm => create::sm(pd, args),
+        Number::Grant => grant::grant(cpu, pd, args),
+        Number::Revoke => grant::revoke(cpu, pd, args),
+        Number::CtrlEc => control::ec(cpu, pd, args),
+        Number::CtrlSc => control::sc(cpu, pd, args),
+        Number::CtrlPt => control::pt(pd, args),
+        Number::AssignInt => control::interrupt(pd, args),
+        Number::CtrlPd => control::pd(ec.pd, args),
+        Number::Call | Number::Reply | Number::CtrlSm => Err(Status::BadHypercall),
+    }
+}
+
+/// Sets the results and lets the caller go on, or whoever outranks it now.
+fn finish(cpu: &Cpu, ec: Ref<Ec>, outcome: Outcome) -> Ref<Ec> {
+    let gpr = &mut ec.regs().gpr;
+    (gpr.rax, gpr.rdi, gpr.rsi) = match outcome {
+        Ok(Values(status, first, second)) => (status as u64, first, second),
+        Err(status) => (status as u64, 0, 0),
+    };
+    sched::go_on(cpu, ec)
+}

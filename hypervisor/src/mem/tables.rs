@@ -1,0 +1,81 @@
+//! Table pages: the pool seen through [`Frames`], each page charged to a protection domain.
+
+use hypervisor_logic::frames::Frames;
+
+use super::{pool, virt};
+use crate::object::pd::Account;
+
+/// Table pages on a domain's account.
+#[derive(Clone, Copy)]
+pub struct Tables<'a>(pub &'a Account);
+
+impl Frames for Tables<'_> {
+    fn alloc(&mut self) -> Option<u64> {
+        self.0.take_page()
+    }
+
+    fn free(&mut self, page: u64) {
+        // SAFETY: page-table code frees a table page once, after it has unlinked it.
+        unsafe { self.0.give_page(page) };
+    }
+
+    #[inline(always)]
+    fn read(&self, page: u64, index: usize) -> u64 {
+        read(page, index)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, page: u64, index: usize, value: u64) {
+        // SAFETY: as in `read`; table pages are only accessed through this, one kernel path at a time.
+        unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
+    }
+}
+
+/// Table pages for looking up only.
+#[derive(Clone, Copy)]
+pub struct ReadOnly;
+
+impl Frames for ReadOnly {
+    fn alloc(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn free(&mut self, _page: u64) {}
+
+    #[inline(always)]
+    fn read(&self, page: u64, index: usize) -> u64 {
+        read(page, index)
+    }
+
+    fn write(&mut self, _page: u64, _index: usize, _value: u64) {}
+}
+
+#[inline(always)]
+fn read(page: u64, index: usize) -> u64 {
+    // SAFETY: table pages come from the pool, so they are mapped in the window, and the index is
+    // kept inside the page. The processor writes accessed bits to them: hence volatile.
+    unsafe { virt(page).cast::<u64>().add(index & 511).read_volatile() }
+}
+
+/// Boot-time tables that belong to the kernel itself and are never freed.
+pub struct Kernel;
+
+impl Frames for Kernel {
+    fn alloc(&mut self) -> Option<u64> {
+        pool::alloc()
+    }
+
+    fn free(&mut self, page: u64) {
+        // SAFETY: as for `Tables`.
+        unsafe { pool::free(page) };
+    }
+
+    fn read(&self, page: u64, index: usize) -> u64 {
+        read(page, index)
+    }
+
+    fn write(&mut self, page: u64, index: usize, value: u64) {
+        // SAFETY: as for `Tables`.
+        unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
+    }
+}

@@ -1,0 +1,171 @@
+//! Execution contexts: threads, handlers, virtual CPUs.
+
+use abi::cap::{ObjectType, Selector};
+use abi::fault::Gprs;
+use abi::hypercall::EcKind;
+use abi::utcb::Utcb;
+
+use super::pd::Pd;
+use super::pt::Pt;
+use super::sc::Sc;
+use super::sm::Wait;
+use super::{Header, Object, Ref};
+use crate::arch::{Resume, Vcpu};
+use crate::sched::timeout::Timeout;
+use crate::sync::Local;
+
+/// The registers of a context that does not run, in the order in which the entry paths push them:
+/// the last seven words are what the processor and the entry stub push for an exception.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Frame {
+    pub gpr: Gprs,
+    pub vector: u64,
+    pub error: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+/// What a context does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs, is ready to run, or waits for its callee, which then runs in its place.
+    Ready,
+    /// A handler without a caller.
+    Idle,
+    /// It waits for a semaphore.
+    Blocked,
+    /// It will never run again.
+    Dead,
+}
+
+/// What a context still has to do before it goes on.
+#[derive(Clone, Copy)]
+pub enum Retry {
+    /// Nothing.
+    None,
+    /// A call to a portal whose handler was busy: selector and message tag.
+    Call(Selector, u64),
+    /// An event (exit or exception) for the portal at this selector.
+    Event(Selector),
+}
+
+/// An execution context.
+#[repr(C)]
+pub struct Ec {
+    header: Header,
+    /// How it goes on: the address of an exit path in `arch`.
+    pub resume: Local<Resume>,
+    /// Its registers; of a virtual CPU only `gpr`.
+    pub frame: Local<Frame>,
+    /// Top of the kernel stack of its CPU, for the exit path of a virtual CPU.
+    pub kernel_stack: Local<u64>,
+    /// Its message page, in the window; null for a virtual CPU.
+    pub utcb: *mut Utcb,
+    /// Page-table root of its domain.
+    pub cr3: Local<u64>,
+    /// Its domain.
+    pub pd: Ref<Pd>,
+    /// A handler's stack pointer at each entry.
+    pub entry_sp: u64,
+    /// What it does.
+    pub state: Local<State>,
+    /// Who called it and waits for its reply.
+    pub caller: Local<Option<Ref<Self>>>,
+    /// Whom it has called, or wants to call and helps.
+    pub callee: Local<Option<Ref<Self>>>,
+    /// The portal through which an event of it is being handled.
+    pub event: Local<Option<Ref<Pt>>>,
+    /// First selector of its event portals.
+    pub events: Selector,
+    /// What it is.
+    pub kind: EcKind,
+    /// The CPU it is bound to.
+    pub cpu: u32,
+    /// Unfinished business.
+    pub retry: Local<Retry>,
+    /// Its place in a semaphore's queue.
+    pub wait: Local<Wait>,
+    /// Its deadline: of a semaphore down, or of a virtual CPU.
+    pub timeout: Timeout,
+    /// Scheduling contexts that would run it if it were not blocked.
+    pub parked: Local<Option<Ref<Sc>>>,
+    /// Whether a scheduling context was bound.
+    pub has_sc: Local<bool>,
+    /// A virtual CPU's own part.
+    pub vcpu: Vcpu,
+}
+
+// SAFETY: `repr(C)`, and the header comes first.
+unsafe impl Object for Ec {
+    const TYPE: ObjectType = ObjectType::Ec;
+}
+
+/// What [`Ec::new`] needs to know.
+pub struct Birth {
+    /// Its domain.
+    pub pd: Ref<Pd>,
+    /// What it is.
+    pub kind: EcKind,
+    /// Its CPU.
+    pub cpu: u32,
+    /// First selector of its event portals.
+    pub events: Selector,
+    /// Its message page, or null.
+    pub utcb: *mut Utcb,
+    /// How it starts.
+    pub resume: Resume,
+    /// A handler's stack pointer.
+    pub entry_sp: u64,
+    /// Its first registers.
+    pub frame: Frame,
+    /// A virtual CPU's own part.
+    pub vcpu: Vcpu,
+}
+
+impl Ec {
+    /// A context that has not run yet.
+    pub fn new(birth: Birth) -> Self {
+        Self {
+            header: Header::new(ObjectType::Ec),
+            resume: Local::new(birth.resume),
+            frame: Local::new(birth.frame),
+            kernel_stack: Local::new(0),
+            utcb: birth.utcb,
+            cr3: Local::new(birth.pd.cr3.get()),
+            pd: birth.pd,
+            entry_sp: birth.entry_sp,
+            state: Local::new(if birth.kind == EcKind::Handler { State::Idle } else { State::Ready }),
+            caller: Local::new(None),
+            callee: Local::new(None),
+            event: Local::new(None),
+            events: birth.events,
+            kind: birth.kind,
+            cpu: birth.cpu,
+            retry: Local::new(Retry::None),
+            wait: Local::new(Wait::NONE),
+            timeout: Timeout::new(),
+            parked: Local::new(None),
+            has_sc: Local::new(false),
+            vcpu: birth.vcpu,
+        }
+    }
+
+    /// Its registers. Whoever changes them must be the kernel path that runs for it.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub fn regs(&self) -> &mut Frame {
+        // SAFETY: `Local`: this CPU is in the kernel, so the context does not run, and the kernel is not re-entered.
+        unsafe { &mut *self.frame.as_ptr() }
+    }
+
+    /// Sets what its hypercall returns.
+    #[inline(always)]
+    pub fn set_result(&self, status: abi::hypercall::Status) {
+        self.regs().gpr.rax = status as u64;
+    }
+}

@@ -1,0 +1,167 @@
+//! Protection domains: who pays, and what its threads can name and reach.
+
+use core::ptr::NonNull;
+
+use abi::cap::{ObjectType, Selector};
+use abi::hypercall::Status;
+use hypervisor_logic::objects::{Cap, InsertError, ObjectTable};
+use hypervisor_logic::quota::Quota;
+
+use super::space::Space;
+use super::{Header, Object, Ref, retain};
+use crate::mem::pool;
+use crate::mem::slab::Slabs;
+use crate::mem::tables::{ReadOnly, Tables};
+use crate::sync::Local;
+
+/// A protection domain.
+#[repr(C)]
+pub struct Pd {
+    header: Header,
+    /// The kernel memory it has.
+    pub account: Account,
+    /// Page-table root of its host space, 0 before that is made.
+    pub cr3: Local<u64>,
+    /// Root page of its object table, 0 before that is made.
+    objects: Local<u64>,
+    /// Its host space.
+    pub host: Local<Option<Ref<Space>>>,
+    /// Its port space.
+    pub ports: Local<Option<Ref<Space>>>,
+    parent: Option<Ref<Self>>,
+}
+
+// SAFETY: `repr(C)`, and the header comes first.
+unsafe impl Object for Pd {
+    const TYPE: ObjectType = ObjectType::Pd;
+}
+
+impl Pd {
+    /// A domain with `pages` of kernel memory and no spaces.
+    pub fn new(parent: Option<Ref<Self>>, pages: u64) -> Self {
+        Self {
+            header: Header::new(ObjectType::Pd),
+            account: Account { quota: Local::new(Quota::new(pages)), slabs: Local::new(Slabs::new()) },
+            cr3: Local::new(0),
+            objects: Local::new(0),
+            host: Local::new(None),
+            ports: Local::new(None),
+            parent,
+        }
+    }
+
+    /// Whether `self` was made below `other`.
+    pub fn is_child_of(&self, other: Ref<Self>) -> bool {
+        self.parent == Some(other)
+    }
+
+    /// Whether the domain has an object space.
+    pub fn has_objects(&self) -> bool {
+        self.objects.get() != 0
+    }
+
+    /// The domain's object space.
+    pub fn object_table(&self) -> Option<ObjectTable> {
+        let root = self.objects.get();
+        (root != 0).then_some(ObjectTable::from_root(root))
+    }
+
+    /// Makes `table` the domain's object space.
+    pub fn set_objects(&self, table: ObjectTable) {
+        self.objects.set(table.root);
+    }
+
+    /// The capability at a selector; one that matches nothing if there is none.
+    #[inline(always)]
+    pub fn capability(&self, selector: Selector) -> Cap {
+        // Every domain has an object space before its first thread exists.
+        ObjectTable::from_root(self.objects.get()).get(&ReadOnly, selector)
+    }
+
+    /// Puts a capability into the domain's object space.
+    pub fn insert(&self, selector: Selector, cap: Cap) -> Result<(), Status> {
+        let mut table = self.object_table().ok_or(Status::BadCap)?;
+        insert(&mut table, &self.account, selector, cap)
+    }
+}
+
+/// Puts a capability into a table whose leaves `account` pays for, and counts it.
+pub fn insert(
+    table: &mut ObjectTable,
+    account: &Account,
+    selector: Selector,
+    cap: Cap,
+) -> Result<(), Status> {
+    if selector == abi::cap::NULL {
+        return Err(Status::BadParam);
+    }
+    table.insert(&mut Tables(account), selector, cap).map_err(|error| match error {
+        InsertError::BadSelector => Status::BadParam,
+        InsertError::Occupied => Status::Occupied,
+        InsertError::NoMemory => Status::Quota,
+    })?;
+    retain(cap);
+    Ok(())
+}
+
+/// The kernel memory of a domain: a quota of pages, and slabs cut from them.
+pub struct Account {
+    quota: Local<Quota>,
+    slabs: Local<Slabs>,
+}
+
+impl Account {
+    #[allow(clippy::mut_from_ref)]
+    fn quota(&self) -> &mut Quota {
+        // SAFETY: `Local` belongs to this CPU and the reference does not outlive the one-line uses below.
+        unsafe { &mut *self.quota.as_ptr() }
+    }
+
+    /// A zeroed page: its physical address.
+    pub fn take_page(&self) -> Option<u64> {
+        self.quota().take(1).ok()?;
+        let page = pool::alloc();
+        if page.is_none() {
+            self.quota().give(1);
+        }
+        page
+    }
+
+    /// Returns a page.
+    ///
+    /// # Safety
+    /// The page came from [`Account::take_page`] of the same account and nothing refers to it any more.
+    pub unsafe fn give_page(&self, page: u64) {
+        // SAFETY: passed on to the caller.
+        unsafe { pool::free(page) };
+        self.quota().give(1);
+    }
+
+    /// A zeroed slot of at least `size` bytes.
+    pub fn alloc(&self, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: `Local`, and `Slabs` only calls back for pages.
+        unsafe { (*self.slabs.as_ptr()).alloc(self, size) }
+    }
+
+    /// Returns a slot.
+    ///
+    /// # Safety
+    /// The slot came from [`Account::alloc`] of the same account and nothing refers to it any more.
+    pub unsafe fn free(&self, slot: NonNull<u8>) {
+        // SAFETY: as in `alloc`; the rest is passed on to the caller.
+        unsafe { (*self.slabs.as_ptr()).free(self, slot) };
+    }
+
+    /// Free pages and limit.
+    pub fn level(&self) -> (u64, u64) {
+        (self.quota().free(), self.quota().limit())
+    }
+
+    /// Moves free pages to another account.
+    pub fn transfer(&self, to: &Self, pages: u64) -> Result<(), Status> {
+        if core::ptr::eq(self, to) {
+            return Ok(());
+        }
+        Quota::transfer(self.quota(), to.quota(), pages).map_err(|_| Status::Quota)
+    }
+}

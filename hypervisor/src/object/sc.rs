@@ -1,0 +1,47 @@
+//! Scheduling contexts: CPU time.
+
+use abi::cap::ObjectType;
+use hypervisor_logic::sched::Budget;
+
+use super::ec::Ec;
+use super::{Header, Object, Ref};
+use crate::sched::timeout::Timeout;
+use crate::sync::Local;
+
+/// A scheduling context.
+#[repr(C)]
+pub struct Sc {
+    header: Header,
+    /// Whom it belongs to. Who runs on it is found by following that one's calls.
+    pub ec: Ref<Ec>,
+    /// Higher runs first.
+    pub priority: u8,
+    /// What is left of its time.
+    pub budget: Local<Budget>,
+    /// Ticks it has consumed since it was made.
+    pub consumed: Local<u64>,
+    /// The next one in the ready queue, or among those parked on a blocked thread.
+    pub next: Local<Option<Ref<Self>>>,
+    /// When a used-up budget is filled again.
+    pub refill: Timeout,
+}
+
+// SAFETY: `repr(C)`, and the header comes first.
+unsafe impl Object for Sc {
+    const TYPE: ObjectType = ObjectType::Sc;
+}
+
+impl Sc {
+    /// A context for `ec`.
+    pub const fn new(ec: Ref<Ec>, priority: u8, budget: Budget) -> Self {
+        Self {
+            header: Header::new(ObjectType::Sc),
+            ec,
+            priority,
+            budget: Local::new(budget),
+            consumed: Local::new(0),
+            next: Local::new(None),
+            refill: Timeout::new(),
+        }
+    }
+}

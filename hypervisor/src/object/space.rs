@@ -1,0 +1,116 @@
+//! Spaces: tables of what can be named or reached.
+
+use abi::cap::{ObjectType, SpaceKind};
+use abi::hypercall::Status;
+use hypervisor_logic::objects::ObjectTable;
+use hypervisor_logic::paging::{Ept, Host, PageTable};
+use hypervisor_logic::physical::PhysicalSpace;
+
+use super::pd::Pd;
+use super::{Header, Object, Ref};
+use crate::arch;
+use crate::mem::tables::Tables;
+
+/// A space of some kind, and who pays for its tables.
+#[repr(C)]
+pub struct Space {
+    header: Header,
+    /// The domain that pays.
+    pub pd: Ref<Pd>,
+    /// The tables.
+    pub table: Table,
+}
+
+/// The tables of a space.
+pub enum Table {
+    /// Capabilities.
+    Object(ObjectTable),
+    /// Ring-3 page tables.
+    Host(PageTable<Host>),
+    /// Second-level page tables.
+    Guest(PageTable<Ept>),
+    /// I/O permission bitmap.
+    Port(arch::PortBitmap),
+    /// MSR permission bitmap.
+    Msr(arch::MsrBitmap),
+    /// All memory that the kernel does not keep.
+    Physical(&'static PhysicalSpace),
+}
+
+// SAFETY: `repr(C)`, and the header comes first.
+unsafe impl Object for Space {
+    const TYPE: ObjectType = ObjectType::Space;
+}
+
+impl Space {
+    /// A space around tables that exist.
+    pub const fn new(pd: Ref<Pd>, table: Table) -> Self {
+        Self { header: Header::new(ObjectType::Space), pd, table }
+    }
+
+    /// An empty space of some kind, charged to `pd`.
+    pub fn create(pd: Ref<Pd>, kind: SpaceKind) -> Result<Ref<Self>, Status> {
+        let mut tables = Tables(&pd.account);
+        let table = match kind {
+            SpaceKind::Object => {
+                Table::Object(ObjectTable::new(&mut tables).ok_or(Status::Quota)?)
+            }
+            SpaceKind::Host => Table::Host(arch::space::new_host(&pd.account)?),
+            SpaceKind::Guest => Table::Guest(
+                PageTable::new(arch::space::guest_format(), &mut tables).ok_or(Status::Quota)?,
+            ),
+            SpaceKind::Port => Table::Port(arch::PortBitmap::new(&pd.account)?),
+            SpaceKind::Msr => Table::Msr(arch::MsrBitmap::new(&pd.account)?),
+            SpaceKind::Physical => return Err(Status::BadParam),
+        };
+        // A failure from here on must give the tables back.
+        let space = match Ref::create(&pd, Self::new(pd, table)) {
+            Ok(space) => space,
+            Err((status, table)) => {
+                table.table.free(&pd);
+                return Err(status);
+            }
+        };
+        Ok(space)
+    }
+
+    /// Frees a space that was just made.
+    pub fn undo(this: Ref<Self>) {
+        let pd = this.pd;
+        // SAFETY: nothing refers to it yet, so its tables can be moved out before its memory goes.
+        unsafe {
+            core::ptr::read(&raw const this.table).free(&pd);
+            this.destroy(&pd);
+        }
+    }
+
+    /// Makes this the space that the threads of its domain run in, if they have none of the kind.
+    pub fn adopt(&self) {
+        match &self.table {
+            Table::Object(table) if !self.pd.has_objects() => self.pd.set_objects(ObjectTable::from_root(table.root)),
+            Table::Host(table) if self.pd.cr3.get() == 0 => {
+                self.pd.cr3.set(table.root);
+                self.pd.host.set(Some(Ref::of(self)));
+            }
+            Table::Port(_) if self.pd.ports.get().is_none() => {
+                self.pd.ports.set(Some(Ref::of(self)));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Table {
+    /// Frees tables that nothing uses yet.
+    fn free(self, pd: &Pd) {
+        let mut tables = Tables(&pd.account);
+        match self {
+            Self::Object(table) => table.destroy(&mut tables),
+            Self::Host(table) => table.destroy(&mut tables),
+            Self::Guest(table) => table.destroy(&mut tables),
+            Self::Port(bitmap) => bitmap.free(&pd.account),
+            Self::Msr(bitmap) => bitmap.free(&pd.account),
+            Self::Physical(_) => {}
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Who runs next.
+//!
+//! A scheduling context belongs to one execution context for good. Who runs on it is found by following the calls of
+//! that one: a caller's time is its handler's. If the handler at the end was called by somebody else, it runs
+//! all the same, on the time of whoever needs it done (helping): so a low-priority caller in front cannot hold up a high-priority one
+//! behind it for longer than its own call takes.
+
+pub mod ready;
+pub mod timeout;
+
+use abi::hypercall::Status;
+use hypervisor_logic::sched::BudgetState;
+
+use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::{self, Resume};
+use crate::ipc;
+use crate::object::Ref;
+use crate::object::ec::{Ec, Retry, State};
+use crate::object::sc::Sc;
+use timeout::Owner;
+
+/// Longest chain of calls that is followed; a longer one never runs.
+const MAX_CHAIN: usize = 64;
+
+/// Makes a context that waited for a semaphore ready again; its hypercall returns `status`.
+pub fn wake(ec: Ref<Ec>, status: Status) {
+    let cpu = cpu();
+    // The timer may now fire before anything is due, which does no harm.
+    cpu.timeouts.disarm(&ec.timeout);
+    ec.state.set(State::Ready);
+    ec.set_result(status);
+    unpark(cpu, ec);
+}
+
+/// Makes whatever was parked on `ec` ready.
+pub fn unpark(cpu: &Cpu, ec: Ref<Ec>) {
+    let mut parked = ec.parked.replace(None);
+    while let Some(sc) = parked {
+        parked = sc.next.replace(None);
+        make_ready(cpu, sc);
+    }
+}
+
+/// Puts a scheduling context into the ready queue, and asks for a new decision if it outranks the running one.
+pub fn make_ready(cpu: &Cpu, sc: Ref<Sc>) {
+    cpu.ready.push_back(sc);
+    let outranks = cpu.current_sc.get().is_none_or(|current| sc.priority > current.priority);
+    if outranks {
+        cpu.reschedule.set(true);
+    }
+}
+
+/// The running context goes on, unless a decision is due.
+#[inline(always)]
+pub fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    if cpu.reschedule.get() { preempt(cpu) } else { ec }
+}
+
+/// Puts the running scheduling context back in front of its equals, and decides anew.
+#[cold]
+pub fn preempt(cpu: &Cpu) -> Ref<Ec> {
+    if let Some(sc) = leave(cpu) {
+        cpu.ready.push_front(sc);
+    }
+    dispatch(cpu)
+}
+
+/// Charges the running scheduling context for its time and takes it off the CPU.
+fn leave(cpu: &Cpu) -> Option<Ref<Sc>> {
+    let now = arch::tsc();
+    let sc = cpu.current_sc.replace(None)?;
+    let used = now.wrapping_sub(cpu.since.get());
+    sc.consumed.set(sc.consumed.get().wrapping_add(used));
+    let mut budget = sc.budget.get();
+    budget.charge(used, now);
+    sc.budget.set(budget);
+    Some(sc)
+}
+
+/// The running context cannot go on: parks its time on `on`, or drops it, and decides anew.
+pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
+    if let Some(sc) = leave(cpu)
+        && let Some(ec) = on
+    {
+        park(sc, ec);
+    }
+    dispatch(cpu)
+}
+
+fn park(sc: Ref<Sc>, ec: Ref<Ec>) {
+    sc.next.set(ec.parked.get());
+    ec.parked.set(Some(sc));
+}
+
+/// Follows the calls of a context down to the one that can do something.
+fn end_of_chain(start: Ref<Ec>) -> Option<(Ref<Ec>, bool)> {
+    let mut ec = start;
+    let mut helping = false;
+    for _ in 0..MAX_CHAIN {
+        let Some(callee) = ec.callee.get() else { return Some((ec, helping)) };
+        if callee.caller.get() != Some(ec) {
+            // `ec` has not got through to its callee: it can now, or it helps.
+            if callee.state.get() == State::Idle || callee.state.get() == State::Dead {
+                return Some((ec, helping));
+            }
+            helping = true;
+        }
+        ec = callee;
+    }
+    None
+}
+
+/// Picks the scheduling context to run and the execution context to run on it.
+pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
+    loop {
+        cpu.reschedule.set(false);
+        let now = arch::tsc();
+        let Some(sc) = cpu.ready.pop() else {
+            cpu.current_sc.set(None);
+            program_timer(cpu, u64::MAX);
+            return cpu.idle();
+        };
+        let mut budget = sc.budget.get();
+        let state = budget.state(now);
+        sc.budget.set(budget);
+        let slice_end = match state {
+            BudgetState::Depleted { until } => {
+                cpu.timeouts.arm(&sc.refill, Owner::Sc(sc), until);
+                continue;
+            }
+            BudgetState::RotateEqual => {
+                cpu.ready.push_back(sc);
+                continue;
+            }
+            BudgetState::Run { until_ticks } => until_ticks,
+        };
+        let Some((ec, helping)) = end_of_chain(sc.ec) else { continue };
+        match ec.state.get() {
+            State::Ready => {}
+            State::Blocked | State::Idle => {
+                park(sc, ec);
+                continue;
+            }
+            State::Dead => continue,
+        }
+        cpu.current_sc.set(Some(sc));
+        cpu.helping.set(helping);
+        cpu.since.set(now);
+        program_timer(cpu, slice_end);
+        let next = match ec.retry.replace(Retry::None) {
+            Retry::None => switch_to(cpu, ec),
+            retry => {
+                ec.callee.set(None);
+                ipc::retry(cpu, ec, retry)
+            }
+        };
+        if !cpu.reschedule.get() {
+            return next;
+        }
+        if let Some(sc) = leave(cpu) {
+            cpu.ready.push_front(sc);
+        }
+    }
+}
+
+/// Makes `ec` the one that the exit path resumes.
+#[inline(always)]
+pub fn switch_to(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    cpu.current.set(ec);
+    arch::load_context(cpu, ec)
+}
+
+/// Programs the timer for the earliest of the timeouts and `slice_end`.
+fn program_timer(cpu: &Cpu, slice_end: u64) {
+    cpu.slice_end.set(slice_end);
+    cpu.timer.program(slice_end.min(cpu.timeouts.next()));
+}
+
+/// Programs the timer anew after the timeouts have changed.
+pub fn refresh_timer(cpu: &Cpu) {
+    cpu.timer.program(cpu.slice_end.get().min(cpu.timeouts.next()));
+}
+
+/// The timer fired: does what is due, and asks for a decision if the running budget is used up.
+pub fn tick(cpu: &Cpu) {
+    let now = arch::tsc();
+    while let Some(owner) = cpu.timeouts.expired(now) {
+        match owner {
+            Owner::Sc(sc) => make_ready(cpu, sc),
+            Owner::Ec(ec) => match ec.wait.get().sm {
+                Some(sm) => {
+                    sm.unlink(ec);
+                    wake(ec, Status::Timeout);
+                }
+                None => arch::recall(cpu, ec),
+            },
+        }
+    }
+    if now >= cpu.slice_end.get() {
+        // Preempting charges the time, and deciding puts it behind its equals or lets it wait.
+        cpu.reschedule.set(true);
+    }
+    refresh_timer(cpu);
+}
+
+/// Ends a context that nobody can help: it never runs again. Its time is dropped, its caller gets an error.
+pub fn kill(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    ec.state.set(State::Dead);
+    ec.resume.set(Resume::never());
+    match ec.caller.replace(None).and_then(ipc::abort) {
+        Some(caller) if !cpu.helping.get() => switch_to(cpu, caller),
+        Some(_) => preempt(cpu),
+        None => block(cpu, None),
+    }
+}
