@@ -92,7 +92,19 @@ pub enum RegionKind {
 }
 
 /// Bytes of text in a [`LogRing`].
-pub const LOG_SIZE: usize = 4 * 4096 - 16;
+pub const LOG_SIZE: usize = 4 * 4096 - 48;
+
+/// Indexes of [`LogRing::counters`].
+pub mod counter {
+    /// Reads of control-structure fields.
+    pub const CONTROL_READ: usize = 0;
+    /// Writes of control-structure fields.
+    pub const CONTROL_WRITE: usize = 1;
+    /// Reads of model-specific registers.
+    pub const MSR_READ: usize = 2;
+    /// Writes of model-specific registers.
+    pub const MSR_WRITE: usize = 3;
+}
 
 /// The kernel's log, at [`crate::layout::ROOT_LOG`]: text in a ring.
 #[derive(Debug)]
@@ -101,6 +113,8 @@ pub struct LogRing {
     /// Bytes ever written; the next one goes to `text[written % LOG_SIZE]`.
     pub written: core::sync::atomic::AtomicU64,
     reserved: u64,
+    /// How often the kernel did what [`counter`] names, if [`features::COUNTERS`] says that it counts.
+    pub counters: [core::sync::atomic::AtomicU64; 4],
     /// The ring.
     pub text: [core::sync::atomic::AtomicU8; LOG_SIZE],
 }
@@ -113,6 +127,7 @@ impl LogRing {
         Self {
             written: core::sync::atomic::AtomicU64::new(0),
             reserved: 0,
+            counters: [const { core::sync::atomic::AtomicU64::new(0) }; 4],
             text: [const { core::sync::atomic::AtomicU8::new(0) }; LOG_SIZE],
         }
     }

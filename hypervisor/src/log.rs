@@ -1,4 +1,4 @@
-//! The kernel's log: a ring in memory, and the serial port and screen until the hand-over.
+//! The kernel's log: a ring in memory, and until the hand-over the serial port and the screen.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +14,50 @@ pub static RING: LogRing = LogRing::new();
 const COM1: u16 = 0x3f8;
 
 /// Whether lines also go to the serial port: from boot until user space takes it over, and again when the kernel dies.
-static DIRECT: AtomicBool = AtomicBool::new(false);
+static DIRECT: AtomicBool = AtomicBool::new(true);
 
-static SINK: Mutex<Sink> = Mutex::new(Sink { serial: None });
+static SINK: Mutex<Sink> = Mutex::new(Sink { serial: None, screen: None });
 
 struct Sink {
     serial: Option<SerialPort>,
+    screen: Option<TextScreen>,
+}
+
+/// The text screen that the BIOS leaves: 80 by 25 cells of character and attribute.
+struct TextScreen {
+    cells: *mut u16,
+    column: usize,
+}
+
+// SAFETY: the pointer is to device memory, used under the lock.
+unsafe impl Send for TextScreen {}
+
+impl TextScreen {
+    const WIDTH: usize = 80;
+    const HEIGHT: usize = 25;
+    const BLANK: u16 = 0x0720;
+
+    /// Writes at the bottom; the rest moves up line by line.
+    fn byte(&mut self, byte: u8) {
+        if byte == b'\n' || self.column == Self::WIDTH {
+            let (last, total) = (Self::WIDTH * (Self::HEIGHT - 1), Self::WIDTH * Self::HEIGHT);
+            // SAFETY: all within the screen's memory.
+            unsafe {
+                for cell in 0..last {
+                    let below = self.cells.add(cell + Self::WIDTH).read_volatile();
+                    self.cells.add(cell).write_volatile(below);
+                }
+                (last..total).for_each(|cell| self.cells.add(cell).write_volatile(Self::BLANK));
+            }
+            self.column = 0;
+        }
+        if byte != b'\n' {
+            let cell = Self::WIDTH * (Self::HEIGHT - 1) + self.column;
+            // SAFETY: as above.
+            unsafe { self.cells.add(cell).write_volatile(0x0700 | u16::from(byte)) };
+            self.column += 1;
+        }
+    }
 }
 
 impl Sink {
@@ -30,9 +68,13 @@ impl Sink {
             slot.store(byte, Ordering::Relaxed);
         }
         RING.written.store(at.wrapping_add(1), Ordering::Release);
-        if DIRECT.load(Ordering::Relaxed)
-            && let Some(serial) = &mut self.serial
-        {
+        if !DIRECT.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.byte(byte);
+        }
+        if let Some(serial) = &mut self.serial {
             if byte == b'\n' {
                 serial.send_raw(b'\r');
             }
@@ -58,12 +100,19 @@ pub fn open_serial() {
     // SAFETY: COM1 is the platform's serial port and nobody else uses it before the hand-over.
     let mut serial = unsafe { SerialPort::new(COM1) };
     serial.init();
+    crate::arch::port::set_line_speed(COM1);
     SINK.lock().serial = Some(serial);
-    DIRECT.store(true, Ordering::Relaxed);
 }
 
-/// Leaves the serial port to user space. The ring goes on.
+/// Also writes to the text screen, whose memory is mapped at `cells`.
+pub fn open_screen(cells: *mut u16) {
+    SINK.lock().screen = Some(TextScreen { cells, column: 0 });
+}
+
+/// Leaves the serial port and the screen to user space. The ring goes on.
 pub fn hand_over() {
+    // The screen's mapping is about to go.
+    SINK.lock().screen = None;
     DIRECT.store(false, Ordering::Relaxed);
 }
 

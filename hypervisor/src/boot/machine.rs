@@ -27,7 +27,9 @@ impl Brand {
         if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
             for (leaf, part) in (0x8000_0002..).zip(name.chunks_exact_mut(16)) {
                 let r = __cpuid(leaf);
-                for (word, bytes) in [r.eax, r.ebx, r.ecx, r.edx].iter().zip(part.chunks_exact_mut(4)) {
+                for (word, bytes) in
+                    [r.eax, r.ebx, r.ecx, r.edx].iter().zip(part.chunks_exact_mut(4))
+                {
                     bytes.copy_from_slice(&word.to_le_bytes());
                 }
             }
@@ -122,7 +124,13 @@ pub fn start(map: &Map, physical: &Physical, features: &Features, controls: &Con
         virt(page).copy_from_nonoverlapping(code.as_ptr(), code.len());
     }
     let host_shift = if features.huge_pages { 30 } else { 21 };
-    let guest_shift = if controls.ept_1g { 30 } else if controls.ept_2m { 21 } else { 12 };
+    let guest_shift = if controls.ept_1g {
+        30
+    } else if controls.ept_2m {
+        21
+    } else {
+        12
+    };
     space::init(map.template, page, host_shift, guest_shift);
     let mut machine = interrupt_controllers(map, physical, features);
     if !vmx::enable(controls) {
@@ -180,7 +188,9 @@ fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) ->
     super::memory::share(physical, map, (lapic_va >> 39 & 511) as usize);
     lapic::enable(features.x2apic, lapic_va);
     let Some(calibration) = timer::calibrate() else {
-        refuse(format_args!("the 8254 timer does not count, so there is nothing to measure time with"));
+        refuse(format_args!(
+            "the 8254 timer does not count, so there is nothing to measure time with"
+        ));
     };
     println!(
         "time: TSC {} kHz, local APIC timer {} kHz{}, {interrupts} device interrupts",

@@ -122,11 +122,22 @@ pub fn take_pool(info: &BootInfo, physical: &Physical) -> Map {
     };
     let base = (region.end.min(4 << 30) - want) & !(LARGE - 1);
     // The pool must not cross a 1 GiB border, or it would need a second table below.
-    let base = if base >> 30 == (base + want - 1) >> 30 { base } else { ((base + want) >> 30 << 30) - want };
+    let base = if base >> 30 == (base + want - 1) >> 30 {
+        base
+    } else {
+        ((base + want) >> 30 << 30) - want
+    };
     let (boot, template) = map_pool(physical, base, want);
     println!("memory: {} MiB free, {} MiB of it for the kernel", total >> 20, want >> 20);
     let rsdp = info.rsdp_addr.into_option().unwrap_or(0);
-    Map { pool: (base, want), rsdp, template, boot, image_end: base, image_start: region.start.max(1 << 20) }
+    Map {
+        pool: (base, want),
+        rsdp,
+        template,
+        boot,
+        image_end: base,
+        image_start: region.start.max(1 << 20),
+    }
 }
 
 /// Maps the pool at its place in the window, in a new root table and in the loader's, which is loaded.

@@ -30,6 +30,7 @@ entry_point!(main, config = &CONFIG);
 /// Entered by the loader, on its stack and page tables.
 fn main(info: &'static mut BootInfo) -> ! {
     log::open_serial();
+    open_screen(info);
     println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
     let controls = match arch::vmx::probe() {
         Ok(controls) => controls,
@@ -55,8 +56,19 @@ fn main(info: &'static mut BootInfo) -> ! {
     }
 }
 
+/// Without a frame buffer there is the text screen of a PC, if physical memory is mapped at all.
+fn open_screen(info: &BootInfo) {
+    const TEXT_SCREEN: u64 = 0xb_8000;
+    if let (None, Some(offset)) = (info.framebuffer.as_ref(), info.physical_memory_offset.as_ref())
+    {
+        log::open_screen((TEXT_SCREEN + offset) as *mut u16);
+    }
+}
+
 /// On the kernel stack: leaves the loader behind and dispatches.
 extern "C" fn launch(start: &root::Start) -> ! {
+    println!("starting the root task; serial port and screen are user space's from here on");
+    log::hand_over();
     let root = start.cr3;
     // SAFETY: the root task's tables have the kernel's half, with this stack and `start` in the pool.
     unsafe { core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack)) };
@@ -64,8 +76,6 @@ extern "C" fn launch(start: &root::Start) -> ! {
     let cpu = cpu::cpu();
     cpu.cr3.set(root);
     crate::sched::make_ready(cpu, start.sc);
-    println!("starting the root task; the serial port is user space's from here on");
-    log::hand_over();
     let ec = crate::sched::dispatch(cpu);
     arch::entry::resume(ec)
 }

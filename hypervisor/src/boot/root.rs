@@ -146,7 +146,9 @@ fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host
     };
     let elf = match Elf::parse(entry.data) {
         Ok(elf) => elf,
-        Err(error) => refuse(format_args!("the root task is no program that can be loaded ({error:?})")),
+        Err(error) => {
+            refuse(format_args!("the root task is no program that can be loaded ({error:?})"))
+        }
     };
     let Table::Host(table) = &host.table else { return map.image_end };
     let mut table = space::host(table.root);
@@ -162,7 +164,9 @@ fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host
         unsafe {
             physical.at(at).write_bytes(0, (pages * PAGE_SIZE) as usize);
             let inside = segment.vaddr - first;
-            physical.at(at + inside).copy_from_nonoverlapping(segment.file.as_ptr(), segment.file.len());
+            physical
+                .at(at + inside)
+                .copy_from_nonoverlapping(segment.file.as_ptr(), segment.file.len());
         }
         let rights = match (segment.write, segment.execute) {
             (true, _) => MemRights::RW,
@@ -183,7 +187,12 @@ fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host
 static ENTRY: Once<u64> = Once::new();
 
 /// What the kernel keeps of physical memory, and what is RAM of the rest.
-fn physical_space(info: &BootInfo, map: &Map, machine: &Machine, image_start: u64) -> &'static PhysicalSpace {
+fn physical_space(
+    info: &BootInfo,
+    map: &Map,
+    machine: &Machine,
+    image_start: u64,
+) -> &'static PhysicalSpace {
     static SPACE: Once<PhysicalSpace> = Once::new();
     SPACE.call_once(|| {
         let mut space = PhysicalSpace::new(machine.physical_bits);
@@ -243,7 +252,7 @@ fn start_thread(info: &BootInfo, pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
         resume: Resume::hypercall(),
         entry_sp: 0,
         frame,
-        vcpu: Vcpu::NONE,
+        vcpu: Vcpu::none(),
     };
     need(Ref::create(&pd, Ec::new(birth)).map_err(|(status, _)| status))
 }
@@ -259,7 +268,7 @@ fn make_idle(machine: &Machine, pd: Ref<Pd>) {
         resume: Resume::idle(),
         entry_sp: 0,
         frame: Frame::default(),
-        vcpu: Vcpu::NONE,
+        vcpu: Vcpu::none(),
     };
     let idle = Ec::new(birth);
     idle.kernel_stack.set(machine.stack_top);
@@ -315,7 +324,11 @@ fn write_hip(
             MemoryRegionKind::Bootloader => {
                 add(bundle_from.max(region.start), bundle_to.min(region.end), RegionKind::Bundle);
             }
-            _ => add(region.start & !(PAGE_SIZE - 1), region.end.next_multiple_of(PAGE_SIZE), RegionKind::Reserved),
+            _ => add(
+                region.start & !(PAGE_SIZE - 1),
+                region.end.next_multiple_of(PAGE_SIZE),
+                RegionKind::Reserved,
+            ),
         }
     }
     hip.region_count = count as u64;

@@ -96,18 +96,32 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     }
     let events = (args.a2 >> 32) as Selector;
     let at = vacant(caller, args.a1)?;
-    if kind == EcKind::Vcpu { vcpu(cpu, caller, pd, at, events, args) } else { thread(cpu, caller, pd, at, kind, events, args) }
+    if kind == EcKind::Vcpu {
+        vcpu(cpu, caller, pd, at, events, args)
+    } else {
+        thread(cpu, caller, pd, at, kind, events, args)
+    }
 }
 
-fn thread(cpu: &Cpu, caller: &Pd, pd: Ref<Pd>, at: Selector, kind: EcKind, events: Selector, args: Args) -> Outcome {
+fn thread(
+    cpu: &Cpu,
+    caller: &Pd,
+    pd: Ref<Pd>,
+    at: Selector,
+    kind: EcKind,
+    events: Selector,
+    args: Args,
+) -> Outcome {
     let (utcb_address, sp, ip) = (args.a3, args.a4, args.a5);
-    if utcb_address >= USER_TOP || !utcb_address.is_multiple_of(PAGE_SIZE) || sp >= USER_TOP || ip >= USER_TOP {
+    if utcb_address >= USER_TOP
+        || !utcb_address.is_multiple_of(PAGE_SIZE)
+        || sp >= USER_TOP
+        || ip >= USER_TOP
+    {
         return Err(Status::BadParam);
     }
     let utcb = map_utcb(pd, utcb_address)?;
-    let mut frame = Frame::default();
-    frame.rip = ip;
-    frame.rsp = sp;
+    let mut frame = Frame { rip: ip, rsp: sp, ..Frame::default() };
     frame.gpr.rsi = utcb_address;
     let birth = Birth {
         pd,
@@ -118,7 +132,7 @@ fn thread(cpu: &Cpu, caller: &Pd, pd: Ref<Pd>, at: Selector, kind: EcKind, event
         resume: Resume::hypercall(),
         entry_sp: sp,
         frame,
-        vcpu: Vcpu::NONE,
+        vcpu: Vcpu::none(),
     };
     let made = Ref::create(&pd, Ec::new(birth)).map_err(|(status, _)| status);
     let made = made.and_then(|ec| publish(caller, u64::from(at), ec, &pd));
@@ -151,7 +165,14 @@ fn unmap_utcb(pd: Ref<Pd>, address: u64, page: u64) {
     }
 }
 
-fn vcpu(cpu: &Cpu, caller: &Pd, pd: Ref<Pd>, at: Selector, events: Selector, args: Args) -> Outcome {
+fn vcpu(
+    cpu: &Cpu,
+    caller: &Pd,
+    pd: Ref<Pd>,
+    at: Selector,
+    events: Selector,
+    args: Args,
+) -> Outcome {
     let space = |argument: u64| -> Result<Option<Ref<Space>>, Status> {
         match selector(argument)? {
             abi::cap::NULL => Ok(None),

@@ -5,9 +5,10 @@
 
 use abi::cap::{MemRights, Perms, SELECTORS, Selector};
 use abi::hypercall::Status;
+use abi::layout::{PAGE_SHIFT, USER_TOP};
 use hypervisor_logic::objects::ObjectTable;
-use hypervisor_logic::paging::{Flush, MapError, Progress};
 use hypervisor_logic::paging;
+use hypervisor_logic::paging::{Flush, MapError, Progress};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
@@ -16,6 +17,9 @@ use crate::mem::tables::{ReadOnly, Tables};
 use crate::object::pd::{Pd, insert};
 use crate::object::space::{Space, Table};
 use crate::object::{lookup, release};
+
+/// Pages that tasks may map something at.
+const USER_PAGES: u64 = USER_TOP >> PAGE_SHIFT;
 
 /// Capabilities, ports or registers that one call works through.
 const STEP: u64 = 256;
@@ -77,7 +81,8 @@ fn capabilities(
     [from, to, count]: [u64; 3],
     perms: Perms,
 ) -> Outcome {
-    let valid = |first: u64| first.checked_add(count).is_some_and(|end| end <= u64::from(SELECTORS));
+    let valid =
+        |first: u64| first.checked_add(count).is_some_and(|end| end <= u64::from(SELECTORS));
     if !valid(from) || !valid(to) {
         return Err(Status::BadParam);
     }
@@ -85,28 +90,67 @@ fn capabilities(
     for i in 0..step {
         let cap = source.get(&ReadOnly, (from + i) as Selector);
         if !cap.is_empty() {
-            insert(table, &payer.account, (to + i) as Selector, cap.with(Perms(cap.perms().0 & perms.0)))?;
+            insert(
+                table,
+                &payer.account,
+                (to + i) as Selector,
+                cap.with(Perms(cap.perms().0 & perms.0)),
+            )?;
         }
     }
     Ok(Values::progress(step, count))
 }
 
-fn memory(source: &Space, target: &Space, [from, to, count]: [u64; 3], rights: MemRights) -> Outcome {
+fn memory(
+    source: &Space,
+    target: &Space,
+    [from, to, count]: [u64; 3],
+    rights: MemRights,
+) -> Outcome {
     let mut tables = Tables(&target.pd.account);
-    let rights = MemRights(rights.0 & (MemRights::RWX.0 | MemRights::UNCACHED.0));
+    let rights = rights.intersection(MemRights::RWX.union(MemRights::UNCACHED));
+    if matches!(target.table, Table::Host(_))
+        && to.checked_add(count).is_none_or(|end| end > USER_PAGES)
+    {
+        return Err(Status::BadParam);
+    }
     let done = match (&source.table, &target.table) {
-        (Table::Physical(source), Table::Host(table)) => {
-            paging::grant(*source, &mut tables, &mut arch::space::host(table.root), from, to, count, rights)
-        }
-        (Table::Physical(source), Table::Guest(table)) => {
-            paging::grant(*source, &mut tables, &mut arch::space::guest(table.root), from, to, count, rights)
-        }
-        (Table::Host(source), Table::Host(table)) => {
-            paging::grant(source, &mut tables, &mut arch::space::host(table.root), from, to, count, rights)
-        }
-        (Table::Host(source), Table::Guest(table)) => {
-            paging::grant(source, &mut tables, &mut arch::space::guest(table.root), from, to, count, rights)
-        }
+        (Table::Physical(source), Table::Host(table)) => paging::grant(
+            *source,
+            &mut tables,
+            &mut arch::space::host(table.root),
+            from,
+            to,
+            count,
+            rights,
+        ),
+        (Table::Physical(source), Table::Guest(table)) => paging::grant(
+            *source,
+            &mut tables,
+            &mut arch::space::guest(table.root),
+            from,
+            to,
+            count,
+            rights,
+        ),
+        (Table::Host(source), Table::Host(table)) => paging::grant(
+            source,
+            &mut tables,
+            &mut arch::space::host(table.root),
+            from,
+            to,
+            count,
+            rights,
+        ),
+        (Table::Host(source), Table::Guest(table)) => paging::grant(
+            source,
+            &mut tables,
+            &mut arch::space::guest(table.root),
+            from,
+            to,
+            count,
+            rights,
+        ),
         _ => return Err(Status::BadParam),
     };
     settle(target, done, count)
@@ -132,11 +176,14 @@ fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
 pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let space = lookup::<Space>(caller, args.selector, Perms::SPACE_REVOKE)?;
     let (first, count) = (args.a2, args.a4);
-    let remove = MemRights(args.a5 as u32);
+    let remove = MemRights(args.a5 as u32).intersection(MemRights::RWX);
     let mut tables = Tables(&space.pd.account);
     match &space.table {
         Table::Object(table) => {
-            let end = first.checked_add(count).filter(|end| *end <= u64::from(SELECTORS)).ok_or(Status::BadParam)?;
+            let end = first
+                .checked_add(count)
+                .filter(|end| *end <= u64::from(SELECTORS))
+                .ok_or(Status::BadParam)?;
             let mut table = ObjectTable::from_root(table.root);
             let taken = table.take_next(&mut tables, first as Selector, end as Selector);
             if let Some((_, cap)) = taken.cap {

@@ -54,7 +54,15 @@ fn selector(argument: u64) -> Result<Selector, Status> {
 }
 
 /// Entered from the SYSENTER stub for the running context. Returns the context to resume.
-pub extern "C" fn hypercall(ec: &Ec, word: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> *const Ec {
+pub extern "C" fn hypercall(
+    ec: &Ec,
+    word: u64,
+    a1: u64,
+    a2: u64,
+    a3: u64,
+    a4: u64,
+    a5: u64,
+) -> *const Ec {
     let cpu = cpu();
     let ec = Ref::of(ec);
     let selector = (word >> 32) as Selector;

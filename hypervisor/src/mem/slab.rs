@@ -81,7 +81,13 @@ impl Slabs {
         }
         // SAFETY: as above.
         unsafe {
-            base.cast::<Header>().write(Header { next: 0, previous: 0, free, used: 0, class: class as u32 });
+            base.cast::<Header>().write(Header {
+                next: 0,
+                previous: 0,
+                free,
+                used: 0,
+                class: class as u32,
+            });
         }
         page
     }

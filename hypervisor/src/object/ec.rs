@@ -139,7 +139,11 @@ impl Ec {
             cr3: Local::new(birth.pd.cr3.get()),
             pd: birth.pd,
             entry_sp: birth.entry_sp,
-            state: Local::new(if birth.kind == EcKind::Handler { State::Idle } else { State::Ready }),
+            state: Local::new(if birth.kind == EcKind::Handler {
+                State::Idle
+            } else {
+                State::Ready
+            }),
             caller: Local::new(None),
             callee: Local::new(None),
             event: Local::new(None),

@@ -41,7 +41,10 @@ impl Pd {
     pub fn new(parent: Option<Ref<Self>>, pages: u64) -> Self {
         Self {
             header: Header::new(ObjectType::Pd),
-            account: Account { quota: Local::new(Quota::new(pages)), slabs: Local::new(Slabs::new()) },
+            account: Account {
+                quota: Local::new(Quota::new(pages)),
+                slabs: Local::new(Slabs::new()),
+            },
             cr3: Local::new(0),
             objects: Local::new(0),
             host: Local::new(None),

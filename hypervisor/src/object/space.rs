@@ -52,9 +52,7 @@ impl Space {
     pub fn create(pd: Ref<Pd>, kind: SpaceKind) -> Result<Ref<Self>, Status> {
         let mut tables = Tables(&pd.account);
         let table = match kind {
-            SpaceKind::Object => {
-                Table::Object(ObjectTable::new(&mut tables).ok_or(Status::Quota)?)
-            }
+            SpaceKind::Object => Table::Object(ObjectTable::new(&mut tables).ok_or(Status::Quota)?),
             SpaceKind::Host => Table::Host(arch::space::new_host(&pd.account)?),
             SpaceKind::Guest => Table::Guest(
                 PageTable::new(arch::space::guest_format(), &mut tables).ok_or(Status::Quota)?,
@@ -87,7 +85,9 @@ impl Space {
     /// Makes this the space that the threads of its domain run in, if they have none of the kind.
     pub fn adopt(&self) {
         match &self.table {
-            Table::Object(table) if !self.pd.has_objects() => self.pd.set_objects(ObjectTable::from_root(table.root)),
+            Table::Object(table) if !self.pd.has_objects() => {
+                self.pd.set_objects(ObjectTable::from_root(table.root))
+            }
             Table::Host(table) if self.pd.cr3.get() == 0 => {
                 self.pd.cr3.set(table.root);
                 self.pd.host.set(Some(Ref::of(self)));

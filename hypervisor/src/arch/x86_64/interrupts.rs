@@ -29,13 +29,18 @@ static LINES: Mutex<[Option<Line>; MAX as usize]> = Mutex::new([None; MAX as usi
 pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode) -> Result<(), Status> {
     let level = mode.0 & IntMode::LEVEL.0 != 0;
     let low = mode.0 & IntMode::ACTIVE_LOW.0 != 0;
-    let vector = u8::try_from(interrupt).ok().and_then(|n| n.checked_add(FIRST)).ok_or(Status::BadParam)?;
+    let vector =
+        u8::try_from(interrupt).ok().and_then(|n| n.checked_add(FIRST)).ok_or(Status::BadParam)?;
     {
         let mut lines = LINES.lock();
         let line = lines.get_mut(interrupt as usize).ok_or(Status::BadParam)?;
         *line = Some(Line { sm, level, waiting: false });
     }
-    if ioapic::route(interrupt, vector, lapic::id(), level, low) { Ok(()) } else { Err(Status::BadParam) }
+    if ioapic::route(interrupt, vector, lapic::id(), level, low) {
+        Ok(())
+    } else {
+        Err(Status::BadParam)
+    }
 }
 
 /// The thread that serves an interrupt is ready for the next one.

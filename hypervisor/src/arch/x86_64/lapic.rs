@@ -75,7 +75,11 @@ pub fn read(register: Register) -> u32 {
         unsafe { Msr(msr::X2APIC.0 + (register.0 >> 4)).read() as u32 }
     } else {
         // SAFETY: the registers are mapped.
-        unsafe { (MMIO.load(Ordering::Relaxed) as *const u32).byte_add(register.0 as usize).read_volatile() }
+        unsafe {
+            (MMIO.load(Ordering::Relaxed) as *const u32)
+                .byte_add(register.0 as usize)
+                .read_volatile()
+        }
     }
 }
 
@@ -88,7 +92,9 @@ pub fn write(register: Register, value: u32) {
     } else {
         // SAFETY: the registers are mapped.
         unsafe {
-            (MMIO.load(Ordering::Relaxed) as *mut u32).byte_add(register.0 as usize).write_volatile(value);
+            (MMIO.load(Ordering::Relaxed) as *mut u32)
+                .byte_add(register.0 as usize)
+                .write_volatile(value);
         }
     }
 }

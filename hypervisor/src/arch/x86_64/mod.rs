@@ -1,12 +1,12 @@
 //! x86-64: what the neutral code needs from the processor.
 
 pub mod bitmaps;
+#[cfg(feature = "counters")]
+pub mod counters;
 pub mod cpu;
 pub mod entry;
 pub mod fpu;
 pub mod gdt;
-#[cfg(feature = "counters")]
-pub mod counters;
 pub mod idt;
 pub mod interrupts;
 pub mod ioapic;

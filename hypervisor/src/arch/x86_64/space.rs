@@ -72,7 +72,12 @@ pub fn guest(root: u64) -> PageTable<Ept> {
 }
 
 /// Maps a page of the kernel for user space, read-write, where nothing is yet.
-pub fn map_vacant(table: &PageTable<Host>, account: &Account, va: u64, pa: u64) -> Result<(), Status> {
+pub fn map_vacant(
+    table: &PageTable<Host>,
+    account: &Account,
+    va: u64,
+    pa: u64,
+) -> Result<(), Status> {
     let mut table = host(table.root);
     if table.lookup(&Tables(account), va).is_some() {
         return Err(Status::Occupied);
@@ -82,8 +87,8 @@ pub fn map_vacant(table: &PageTable<Host>, account: &Account, va: u64, pa: u64) 
 
 /// Unmaps a page that [`map_vacant`] has just mapped: no translation of it is cached yet.
 pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
-    // An entry without rights is not present; replacing a 4 KiB leaf needs no memory.
-    let _ = host(table.root).map(&mut Tables(account), va, 0, 12, MemRights(0));
+    // Taking a 4 KiB leaf away needs no memory.
+    let _ = host(table.root).protect(&mut Tables(account), va, 1, MemRights::RWX.union(PINNED));
 }
 
 /// Maps a page of the kernel for user space: its holder can neither grant nor revoke it.

@@ -81,7 +81,8 @@ impl Timer {
             Kind::Deadline
         } else {
             lapic::write(lapic::LVT_TIMER, u32::from(VECTOR));
-            let ratio = (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
+            let ratio =
+                (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
             Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
         };
         Self { kind, deadline: Local::new(0) }

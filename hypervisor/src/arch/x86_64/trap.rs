@@ -72,16 +72,32 @@ fn dump(frame: &Frame) {
         "  vector {:#x} error {:#x} rip {:#018x} rsp {:#018x} rflags {:#x} cs {:#x} ss {:#x}",
         frame.vector, frame.error, frame.rip, frame.rsp, frame.rflags, frame.cs, frame.ss
     );
-    println!("  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx);
-    println!("  rsi {:#018x} rdi {:#018x} rbp {:#018x} cr2 {:#018x}", gpr.rsi, gpr.rdi, gpr.rbp, gpr.rsp);
-    println!("  r8  {:#018x} r9  {:#018x} r10 {:#018x} r11 {:#018x}", gpr.r8, gpr.r9, gpr.r10, gpr.r11);
-    println!("  r12 {:#018x} r13 {:#018x} r14 {:#018x} r15 {:#018x}", gpr.r12, gpr.r13, gpr.r14, gpr.r15);
+    println!(
+        "  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",
+        gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx
+    );
+    println!(
+        "  rsi {:#018x} rdi {:#018x} rbp {:#018x} cr2 {:#018x}",
+        gpr.rsi, gpr.rdi, gpr.rbp, gpr.rsp
+    );
+    println!(
+        "  r8  {:#018x} r9  {:#018x} r10 {:#018x} r11 {:#018x}",
+        gpr.r8, gpr.r9, gpr.r10, gpr.r11
+    );
+    println!(
+        "  r12 {:#018x} r13 {:#018x} r14 {:#018x} r15 {:#018x}",
+        gpr.r12, gpr.r13, gpr.r14, gpr.r15
+    );
 }
 
 /// Tells people about a thread's exception that nobody takes.
 pub fn report(ec: &Ec, why: &str) {
     let frame = ec.regs();
-    println!("a thread of domain {:#x} is ended by exception {}: {why}", Ref::of(&*ec.pd).address(), frame.vector);
+    println!(
+        "a thread of domain {:#x} is ended by exception {}: {why}",
+        Ref::of(&*ec.pd).address(),
+        frame.vector
+    );
     if frame.vector == PAGE_FAULT {
         println!("  page fault at {:#x}", frame.gpr.rsp);
     }

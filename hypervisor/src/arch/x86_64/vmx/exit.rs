@@ -38,9 +38,10 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
             interrupts::handle(cpu, vmcs::read(f::EXIT_INTERRUPTION_INFO) as u8);
             own(cpu, ec)
         }
-        reason::EXCEPTION_OR_NMI | reason::EPT_VIOLATION | reason::TASK_SWITCH | reason::EPT_MISCONFIGURATION => {
-            interrupted(cpu, ec, reason as u16)
-        }
+        reason::EXCEPTION_OR_NMI
+        | reason::EPT_VIOLATION
+        | reason::TASK_SWITCH
+        | reason::EPT_MISCONFIGURATION => interrupted(cpu, ec, reason as u16),
         other => deliver(cpu, ec, neutral(other)),
     };
     next.as_ptr()

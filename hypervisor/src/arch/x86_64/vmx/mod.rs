@@ -69,7 +69,9 @@ pub fn flush_all() {
 pub fn flush_guest() {
     let descriptor = [0_u64; 2];
     // SAFETY: all-context INVEPT; negotiation has made sure of it.
-    unsafe { core::arch::asm!("invept {}, [{}]", in(reg) 2_u64, in(reg) &descriptor, options(nostack)) };
+    unsafe {
+        core::arch::asm!("invept {}, [{}]", in(reg) 2_u64, in(reg) &descriptor, options(nostack))
+    };
 }
 
 /// A tag for the translations of a new virtual CPU; 0, which means none, when they are used up.

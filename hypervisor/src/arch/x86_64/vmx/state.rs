@@ -147,8 +147,18 @@ fn export_rare_qualification(exit: Option<Exit>, state: &mut VcpuState) {
 
 #[inline(always)]
 fn export_code_stack(state: &mut VcpuState) {
-    state.cs = segment(f::GUEST_CS_SELECTOR, f::GUEST_CS_BASE, f::GUEST_CS_LIMIT, f::GUEST_CS_ACCESS_RIGHTS);
-    state.ss = segment(f::GUEST_SS_SELECTOR, f::GUEST_SS_BASE, f::GUEST_SS_LIMIT, f::GUEST_SS_ACCESS_RIGHTS);
+    state.cs = segment(
+        f::GUEST_CS_SELECTOR,
+        f::GUEST_CS_BASE,
+        f::GUEST_CS_LIMIT,
+        f::GUEST_CS_ACCESS_RIGHTS,
+    );
+    state.ss = segment(
+        f::GUEST_SS_SELECTOR,
+        f::GUEST_SS_BASE,
+        f::GUEST_SS_LIMIT,
+        f::GUEST_SS_ACCESS_RIGHTS,
+    );
 }
 
 fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
@@ -162,9 +172,10 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
     if wants(Groups::WINDOW) {
         let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
+        let ask = |asked, window: Window| if asked { window.0 } else { 0 };
         state.window = Window(
-            u32::from(primary.contains(Primary::INTERRUPT_WINDOW_EXITING)) * Window::INTERRUPT.0
-                | u32::from(primary.contains(Primary::NMI_WINDOW_EXITING)) * Window::NMI.0,
+            ask(primary.contains(Primary::INTERRUPT_WINDOW_EXITING), Window::INTERRUPT)
+                | ask(primary.contains(Primary::NMI_WINDOW_EXITING), Window::NMI),
         );
     }
     if wants(Groups::BLOCKING) {
@@ -213,17 +224,46 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
         export_code_stack(state);
     }
     if wants(Groups::DS_ES) {
-        state.ds = segment(f::GUEST_DS_SELECTOR, f::GUEST_DS_BASE, f::GUEST_DS_LIMIT, f::GUEST_DS_ACCESS_RIGHTS);
-        state.es = segment(f::GUEST_ES_SELECTOR, f::GUEST_ES_BASE, f::GUEST_ES_LIMIT, f::GUEST_ES_ACCESS_RIGHTS);
+        state.ds = segment(
+            f::GUEST_DS_SELECTOR,
+            f::GUEST_DS_BASE,
+            f::GUEST_DS_LIMIT,
+            f::GUEST_DS_ACCESS_RIGHTS,
+        );
+        state.es = segment(
+            f::GUEST_ES_SELECTOR,
+            f::GUEST_ES_BASE,
+            f::GUEST_ES_LIMIT,
+            f::GUEST_ES_ACCESS_RIGHTS,
+        );
     }
     if wants(Groups::FS_GS) {
-        state.fs = segment(f::GUEST_FS_SELECTOR, f::GUEST_FS_BASE, f::GUEST_FS_LIMIT, f::GUEST_FS_ACCESS_RIGHTS);
-        state.gs = segment(f::GUEST_GS_SELECTOR, f::GUEST_GS_BASE, f::GUEST_GS_LIMIT, f::GUEST_GS_ACCESS_RIGHTS);
+        state.fs = segment(
+            f::GUEST_FS_SELECTOR,
+            f::GUEST_FS_BASE,
+            f::GUEST_FS_LIMIT,
+            f::GUEST_FS_ACCESS_RIGHTS,
+        );
+        state.gs = segment(
+            f::GUEST_GS_SELECTOR,
+            f::GUEST_GS_BASE,
+            f::GUEST_GS_LIMIT,
+            f::GUEST_GS_ACCESS_RIGHTS,
+        );
     }
     if wants(Groups::TABLES) {
-        state.tr = segment(f::GUEST_TR_SELECTOR, f::GUEST_TR_BASE, f::GUEST_TR_LIMIT, f::GUEST_TR_ACCESS_RIGHTS);
-        state.ldtr =
-            segment(f::GUEST_LDTR_SELECTOR, f::GUEST_LDTR_BASE, f::GUEST_LDTR_LIMIT, f::GUEST_LDTR_ACCESS_RIGHTS);
+        state.tr = segment(
+            f::GUEST_TR_SELECTOR,
+            f::GUEST_TR_BASE,
+            f::GUEST_TR_LIMIT,
+            f::GUEST_TR_ACCESS_RIGHTS,
+        );
+        state.ldtr = segment(
+            f::GUEST_LDTR_SELECTOR,
+            f::GUEST_LDTR_BASE,
+            f::GUEST_LDTR_LIMIT,
+            f::GUEST_LDTR_ACCESS_RIGHTS,
+        );
         state.gdtr = table(f::GUEST_GDTR_BASE, f::GUEST_GDTR_LIMIT);
         state.idtr = table(f::GUEST_IDTR_BASE, f::GUEST_IDTR_LIMIT);
     }
@@ -282,7 +322,8 @@ fn finish_instruction() {
 fn in_64_bit_mode() -> bool {
     const LONG: u32 = 1 << 13;
     vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0
-        && EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS)).contains(EntryControls::IA32E_MODE_GUEST)
+        && EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS))
+            .contains(EntryControls::IA32E_MODE_GUEST)
 }
 
 /// The guest single-steps: the trap behind the instruction is pending (SDM 3C 25.4.2).
@@ -334,7 +375,10 @@ fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
     }
     if wants(Groups::BLOCKING) {
-        vmcs::write(f::GUEST_INTERRUPTIBILITY, state.blocking & (blocking::STI | blocking::MOV_SS | blocking::NMI));
+        vmcs::write(
+            f::GUEST_INTERRUPTIBILITY,
+            state.blocking & (blocking::STI | blocking::MOV_SS | blocking::NMI),
+        );
     }
     if wants(Groups::CONTROL) {
         import_control(ec, state);
@@ -369,7 +413,14 @@ fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::SYSCALL) {
         vcpu::set_resident(
             ec,
-            [state.star, state.lstar, state.cstar, state.fmask, state.kernel_gs_base, state.tsc_aux],
+            [
+                state.star,
+                state.lstar,
+                state.cstar,
+                state.fmask,
+                state.kernel_gs_base,
+                state.tsc_aux,
+            ],
         );
     }
     if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
@@ -436,19 +487,61 @@ fn import_efer(state: &VcpuState) {
 fn import_segments(mask: u64, state: &VcpuState) {
     let wants = |group| wants::<ANY>(mask, group);
     if wants(Groups::CS_SS) {
-        set_segment(state.cs, f::GUEST_CS_SELECTOR, f::GUEST_CS_BASE, f::GUEST_CS_LIMIT, f::GUEST_CS_ACCESS_RIGHTS);
-        set_segment(state.ss, f::GUEST_SS_SELECTOR, f::GUEST_SS_BASE, f::GUEST_SS_LIMIT, f::GUEST_SS_ACCESS_RIGHTS);
+        set_segment(
+            state.cs,
+            f::GUEST_CS_SELECTOR,
+            f::GUEST_CS_BASE,
+            f::GUEST_CS_LIMIT,
+            f::GUEST_CS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.ss,
+            f::GUEST_SS_SELECTOR,
+            f::GUEST_SS_BASE,
+            f::GUEST_SS_LIMIT,
+            f::GUEST_SS_ACCESS_RIGHTS,
+        );
     }
     if wants(Groups::DS_ES) {
-        set_segment(state.ds, f::GUEST_DS_SELECTOR, f::GUEST_DS_BASE, f::GUEST_DS_LIMIT, f::GUEST_DS_ACCESS_RIGHTS);
-        set_segment(state.es, f::GUEST_ES_SELECTOR, f::GUEST_ES_BASE, f::GUEST_ES_LIMIT, f::GUEST_ES_ACCESS_RIGHTS);
+        set_segment(
+            state.ds,
+            f::GUEST_DS_SELECTOR,
+            f::GUEST_DS_BASE,
+            f::GUEST_DS_LIMIT,
+            f::GUEST_DS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.es,
+            f::GUEST_ES_SELECTOR,
+            f::GUEST_ES_BASE,
+            f::GUEST_ES_LIMIT,
+            f::GUEST_ES_ACCESS_RIGHTS,
+        );
     }
     if wants(Groups::FS_GS) {
-        set_segment(state.fs, f::GUEST_FS_SELECTOR, f::GUEST_FS_BASE, f::GUEST_FS_LIMIT, f::GUEST_FS_ACCESS_RIGHTS);
-        set_segment(state.gs, f::GUEST_GS_SELECTOR, f::GUEST_GS_BASE, f::GUEST_GS_LIMIT, f::GUEST_GS_ACCESS_RIGHTS);
+        set_segment(
+            state.fs,
+            f::GUEST_FS_SELECTOR,
+            f::GUEST_FS_BASE,
+            f::GUEST_FS_LIMIT,
+            f::GUEST_FS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.gs,
+            f::GUEST_GS_SELECTOR,
+            f::GUEST_GS_BASE,
+            f::GUEST_GS_LIMIT,
+            f::GUEST_GS_ACCESS_RIGHTS,
+        );
     }
     if wants(Groups::TABLES) {
-        set_segment(state.tr, f::GUEST_TR_SELECTOR, f::GUEST_TR_BASE, f::GUEST_TR_LIMIT, f::GUEST_TR_ACCESS_RIGHTS);
+        set_segment(
+            state.tr,
+            f::GUEST_TR_SELECTOR,
+            f::GUEST_TR_BASE,
+            f::GUEST_TR_LIMIT,
+            f::GUEST_TR_ACCESS_RIGHTS,
+        );
         set_segment(
             state.ldtr,
             f::GUEST_LDTR_SELECTOR,
@@ -475,7 +568,13 @@ fn segment(selector: Field16, base: FieldNatural, limit: Field32, rights: Field3
     }
 }
 
-fn set_segment(segment: Segment, selector: Field16, base: FieldNatural, limit: Field32, rights: Field32) {
+fn set_segment(
+    segment: Segment,
+    selector: Field16,
+    base: FieldNatural,
+    limit: Field32,
+    rights: Field32,
+) {
     let attr = u32::from(segment.attr);
     vmcs::write(selector, segment.selector);
     vmcs::write(base, segment.base);

@@ -60,20 +60,26 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Of a thread.
-    pub const NONE: Self = Self {
-        vmcs: 0,
-        fpu: 0,
-        msrs: None,
-        host_cr3: Local::new(0),
-        recalled: Local::new(false),
-        deadline: Local::new(u64::MAX),
-        xcr0: Local::new(1),
-        masks: Local::new([0; 2]),
-        debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
-        resident: Local::new([0; 6]),
-        cr2: Local::new(0),
-        last_exit: Local::new(None),
-    };
+    pub const fn none() -> Self {
+        Self::with(0, 0, None)
+    }
+
+    const fn with(vmcs: u64, fpu: u64, msrs: Option<Ref<Space>>) -> Self {
+        Self {
+            vmcs,
+            fpu,
+            msrs,
+            host_cr3: Local::new(0),
+            recalled: Local::new(false),
+            deadline: Local::new(u64::MAX),
+            xcr0: Local::new(1),
+            masks: Local::new([0; 2]),
+            debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
+            resident: Local::new([0; 6]),
+            cr2: Local::new(0),
+            last_exit: Local::new(None),
+        }
+    }
 
     /// Takes the pages that a virtual CPU needs, on the account of `pd`.
     pub fn new(pd: &Pd, msrs: Option<Ref<Space>>) -> Result<Self, Status> {
@@ -84,7 +90,7 @@ impl Vcpu {
             return Err(Status::Quota);
         };
         fpu::init_area(fpu);
-        Ok(Self { vmcs, fpu, msrs, ..Self::NONE })
+        Ok(Self::with(vmcs, fpu, msrs))
     }
 
     /// Gives the pages back, of a virtual CPU that never ran.
@@ -133,7 +139,8 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, 
     if let Some(Space { table: Table::Port(bitmap), .. }) = ports
         && controls.io_bitmaps
     {
-        primary = primary & !Primary::UNCONDITIONAL_IO_EXITING.bits() | Primary::USE_IO_BITMAPS.bits();
+        primary =
+            primary & !Primary::UNCONDITIONAL_IO_EXITING.bits() | Primary::USE_IO_BITMAPS.bits();
         vmcs::write(f::IO_BITMAP_A, bitmap.pages[0]);
         vmcs::write(f::IO_BITMAP_B, bitmap.pages[1]);
     }
@@ -218,7 +225,9 @@ fn follow_host(cpu: &Cpu, ec: &Ec) {
 fn load_cr2(cpu: &Cpu, ec: &Ec) {
     cpu.cr2_lost.set(false);
     // SAFETY: CR2 has no effect.
-    unsafe { core::arch::asm!("mov cr2, {}", in(reg) ec.vcpu.cr2.get(), options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov cr2, {}", in(reg) ec.vcpu.cr2.get(), options(nomem, nostack, preserves_flags))
+    };
 }
 
 /// Takes the registers away from the virtual CPU that has them and gives them to `ec`.
@@ -281,8 +290,14 @@ pub fn resident(cpu: &Cpu, ec: &Ec) -> [u64; 6] {
 pub fn set_resident(ec: &Ec, values: [u64; 6]) {
     let canonical = |value: u64| ((value as i64) << 16 >> 16) as u64;
     let [star, lstar, cstar, fmask, gs, aux] = values;
-    let values =
-        [star, canonical(lstar), canonical(cstar), fmask & 0xffff_ffff, canonical(gs), aux & 0xffff_ffff];
+    let values = [
+        star,
+        canonical(lstar),
+        canonical(cstar),
+        fmask & 0xffff_ffff,
+        canonical(gs),
+        aux & 0xffff_ffff,
+    ];
     ec.vcpu.resident.set(values);
     // SAFETY: checked above.
     unsafe { load_resident(&values) };
@@ -340,7 +355,9 @@ pub fn recall(_cpu: &Cpu, ec: Ref<Ec>) {
 
 /// Sets the deadline of a virtual CPU.
 pub fn set_deadline(cpu: &Cpu, ec: Ref<Ec>, deadline: u64) {
-    if ec.vcpu.deadline.replace(deadline) != deadline && cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline) {
+    if ec.vcpu.deadline.replace(deadline) != deadline
+        && cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline)
+    {
         sched::refresh_timer(cpu);
     }
 }
@@ -366,8 +383,17 @@ pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
         vmcs::read(f::GUEST_CR3),
         vmcs::read(f::GUEST_CR4),
     );
-    println!("  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx);
-    println!("  rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}", gpr.rsi, gpr.rdi, gpr.rbp, gpr.r8);
-    println!("  r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}", gpr.r9, gpr.r10, gpr.r11, gpr.r12);
+    println!(
+        "  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",
+        gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx
+    );
+    println!(
+        "  rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}",
+        gpr.rsi, gpr.rdi, gpr.rbp, gpr.r8
+    );
+    println!(
+        "  r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}",
+        gpr.r9, gpr.r10, gpr.r11, gpr.r12
+    );
     println!("  r13 {:#018x} r14 {:#018x} r15 {:#018x}", gpr.r13, gpr.r14, gpr.r15);
 }
