@@ -59,7 +59,7 @@ fn wait(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, deadline: u64) -> Ref<Ec> {
 }
 
 /// Hypercall `CtrlEc`.
-pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+pub fn ec(caller: &Pd, args: Args) -> Outcome {
     let ec = lookup::<Ec>(caller, args.selector, Perms::EC_CTRL)?;
     if args.flags != EcOp::Recall as u8 {
         return Err(Status::BadHypercall);
@@ -67,7 +67,7 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if ec.kind != EcKind::Vcpu {
         return Err(Status::BadParam);
     }
-    arch::recall(cpu, ec);
+    arch::recall(ec);
     Ok(Values::NONE)
 }
 

@@ -192,7 +192,7 @@ pub fn tick(cpu: &Cpu) {
                     sm.unlink(ec);
                     wake(ec, Status::Timeout);
                 }
-                None => arch::recall(cpu, ec),
+                None => arch::deadline_passed(ec),
             },
         }
     }

@@ -22,7 +22,7 @@ pub mod vmx;
 pub use bitmaps::{MsrBitmap, PortBitmap};
 pub use entry::Resume;
 pub use vmx::state::{StateMover, export_state, import_state, mover};
-pub use vmx::vcpu::{Vcpu, recall};
+pub use vmx::vcpu::{Vcpu, deadline_passed, recall};
 
 use crate::object::Ref;
 use crate::object::ec::Ec;

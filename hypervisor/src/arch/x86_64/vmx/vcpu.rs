@@ -349,8 +349,14 @@ pub fn ensure_loaded(cpu: &Cpu, ec: &Ec) {
 }
 
 /// Makes a virtual CPU leave its guest. It is bound to this CPU, which is in the kernel, so it is not in its guest now.
-pub fn recall(_cpu: &Cpu, ec: Ref<Ec>) {
+pub fn recall(ec: Ref<Ec>) {
     ec.vcpu.recalled.set(true);
+}
+
+/// The deadline of a virtual CPU has passed, and is used up.
+pub fn deadline_passed(ec: Ref<Ec>) {
+    ec.vcpu.deadline.set(u64::MAX);
+    recall(ec);
 }
 
 /// Sets the deadline of a virtual CPU.

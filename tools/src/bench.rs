@@ -1,0 +1,328 @@
+//! `scripts/bench`: how many instructions the paths that matter take, in the emulator whose
+//! time-stamp counter counts instructions.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use miette::{IntoDiagnostic, Result, bail, miette};
+use regex::bytes::Regex;
+use serde::Serialize;
+
+use crate::cli::{BenchArguments, Firmware};
+use crate::compile::{self, Built};
+use crate::expect::{Failure, Session};
+use crate::files;
+use crate::image;
+use crate::machine::{Machine, Pace, Platform, Specification};
+use crate::manifest::Manifest;
+use crate::say;
+use crate::workspace::Workspace;
+
+/// What the benchmark task measures, in the order of the table.
+const PATHS: [Path; 11] = [
+    Path::new("loop", "empty loop", None, None, [None, None]),
+    Path::new(
+        "cpuid",
+        "CPUID exit, answered, resume",
+        Some(970),
+        Some(600),
+        [Some(400), Some(320)],
+    ),
+    Path::new("out80", "OUT 0x80, resume", Some(3_170), Some(582), [Some(400), Some(300)]),
+    Path::new("uart", "OUT 0x3f8, byte accepted", Some(3_140), None, [Some(600), Some(450)]),
+    Path::new("mmio", "one-byte MMIO store", Some(5_800), None, [Some(1_500), Some(900)]),
+    Path::new(
+        "ipc",
+        "IPC call and reply, two PDs, one word",
+        None,
+        Some(281),
+        [Some(220), Some(160)],
+    ),
+    Path::new("sem_up", "semaphore up", None, Some(147), [Some(100), Some(80)]),
+    Path::new("sem_down", "semaphore down", None, Some(159), [Some(100), Some(80)]),
+    Path::new(
+        "ping_pong",
+        "two threads waking each other",
+        None,
+        Some(3_935),
+        [Some(900), Some(600)],
+    ),
+    Path::new("grant", "grant one page to a guest", None, Some(962), [Some(600), Some(400)]),
+    Path::new("grant_next", "each further page", None, Some(709), [Some(60), Some(20)]),
+];
+
+/// A measured path and the figures it is compared with, in ticks: see `docs/`.
+struct Path {
+    key: &'static str,
+    text: &'static str,
+    kvm: Option<u32>,
+    nova: Option<u32>,
+    /// What Ferrite is to reach: first, and finally.
+    goals: [Option<u32>; 2],
+}
+
+impl Path {
+    const fn new(
+        key: &'static str,
+        text: &'static str,
+        kvm: Option<u32>,
+        nova: Option<u32>,
+        goals: [Option<u32>; 2],
+    ) -> Self {
+        Self { key, text, kvm, nova, goals }
+    }
+}
+
+/// One figure, per iteration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Figure {
+    ticks: f64,
+    vmread: u64,
+    vmwrite: u64,
+    rdmsr: u64,
+    wrmsr: u64,
+}
+
+/// All figures by the name of their path.
+type Figures = BTreeMap<String, Figure>;
+
+/// `scripts/bench`. Boots twice: the kernel that counts accesses to control structures and MSRs is
+/// slower by its counting, so the ticks are those of the one that does not.
+///
+/// # Errors
+/// When the benchmark does not run to its end.
+pub fn command(workspace: &Workspace, arguments: &BenchArguments) -> Result<ExitCode> {
+    let manifest = Manifest::read(workspace, &workspace.root.join("tests/bench.toml"))?;
+    // The plain kernel comes last: it is the one that other commands expect to find.
+    let built = compile::build(workspace)?;
+    build_counting_kernel(workspace)?;
+    let counts = measure(workspace, &built, &manifest, arguments, "counting")?;
+    let built = compile::build(workspace)?;
+    let ticks = measure(workspace, &built, &manifest, arguments, "measuring")?;
+    let figures = merge(ticks, &counts)?;
+    print_table(&figures);
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&figures).into_diagnostic()?;
+        files::write(path, text + "\n")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces the kernel that was built by one that counts.
+fn build_counting_kernel(workspace: &Workspace) -> Result<()> {
+    say::step("building the kernel that counts");
+    let status = compile::bare_metal_cargo(workspace, "build")
+        .args(["--features", "hypervisor/counters"])
+        .status()
+        .into_diagnostic()?;
+    if !status.success() {
+        bail!("the build failed");
+    }
+    Ok(())
+}
+
+/// Boots the benchmark and waits for its figures.
+fn measure(
+    workspace: &Workspace,
+    built: &Built,
+    manifest: &Manifest,
+    arguments: &BenchArguments,
+    doing: &'static str,
+) -> Result<Figures> {
+    let specification = Specification {
+        platform: Platform::Bochs,
+        cpu: Some(arguments.cpu.clone()),
+        cpus: 1,
+        memory: 1 << 30,
+        firmware: Firmware::Bios,
+        direct: false,
+        pace: Pace::Fast,
+    };
+    let packed = image::pack(workspace, built, manifest)?;
+    let folder = workspace.target.join("bench").join(doing);
+    say::step(format!("{doing} on {}", specification.summary()));
+    let machine = Machine::start(workspace, &specification, &packed, &folder)?;
+    let log = folder.join("console.log");
+    let mut session =
+        Session::new(machine, Some(File::create(&log).into_diagnostic()?), false, None)?;
+    let wheel = say::wheel(doing);
+    let end = Regex::new(r"(?m)^BENCH-END\s").into_diagnostic()?;
+    let outcome = session.expect(&end, Instant::now() + arguments.timeout);
+    wheel.finish_and_clear();
+    if let Err(failure) = outcome {
+        let text = match failure {
+            Failure::Timeout => "the benchmark did not end in time",
+            Failure::Ended | Failure::Forbidden(_) => "the machine stopped in the benchmark",
+        };
+        return Err(miette!(help = session.transcript.tail(20), "{text}"));
+    }
+    parse(&String::from_utf8_lossy(session.transcript.text()))
+}
+
+/// The ticks of one run with the counts of the other.
+fn merge(mut ticks: Figures, counts: &Figures) -> Result<Figures> {
+    if !ticks.keys().eq(counts.keys()) {
+        bail!("the two runs of the benchmark measured different paths");
+    }
+    for (figure, counts) in ticks.values_mut().zip(counts.values()) {
+        *figure = Figure { ticks: figure.ticks, ..counts.clone() };
+    }
+    if ticks.values().all(|figure| figure.vmread == 0) {
+        bail!("nothing was counted: the kernel's counters did not reach the benchmark");
+    }
+    Ok(ticks)
+}
+
+/// The figures between the markers.
+fn parse(text: &str) -> Result<Figures> {
+    let body = text
+        .split_once("BENCH-BEGIN")
+        .and_then(|(_, rest)| rest.rsplit_once("BENCH-END"))
+        .ok_or_else(|| miette!("the benchmark's output has no beginning or no end"))?
+        .0;
+    let mut figures = BTreeMap::new();
+    for line in body.lines().map(str::trim) {
+        let Some(rest) = line.strip_prefix("BENCH ") else { continue };
+        let (name, figure) =
+            parse_line(rest).ok_or_else(|| miette!("not a benchmark line: {line:?}"))?;
+        if figures.insert(name.clone(), figure).is_some() {
+            bail!("{name:?} was measured twice");
+        }
+    }
+    if figures.is_empty() {
+        bail!("the benchmark measured nothing");
+    }
+    Ok(figures)
+}
+
+fn parse_line(line: &str) -> Option<(String, Figure)> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?.to_owned();
+    let ticks: f64 = words.next()?.parse().ok()?;
+    let mut figure = Figure { ticks, vmread: 0, vmwrite: 0, rdmsr: 0, wrmsr: 0 };
+    for word in words {
+        let (key, value) = word.split_once('=')?;
+        let field = match key {
+            "vmread" => &mut figure.vmread,
+            "vmwrite" => &mut figure.vmwrite,
+            "rdmsr" => &mut figure.rdmsr,
+            "wrmsr" => &mut figure.wrmsr,
+            _ => return None,
+        };
+        *field = value.parse().ok()?;
+    }
+    (ticks.is_finite() && ticks >= 0.0).then_some((name, figure))
+}
+
+fn print_table(figures: &Figures) {
+    println!(
+        "{:<38} {:>8} {:>7} {:>8} {:>6} {:>6} | {:>6} {:>6} | {:>6} {:>6}",
+        "ticks per iteration",
+        "Ferrite",
+        "VMREAD",
+        "VMWRITE",
+        "RDMSR",
+        "WRMSR",
+        "KVM",
+        "NOVA",
+        "first",
+        "final"
+    );
+    for path in PATHS {
+        match figures.get(path.key) {
+            Some(figure) => println!("{}", row(path.text, figure, Some(&path))),
+            None => println!("{:<38} {:>8}", path.text, "-"),
+        }
+    }
+    let known = |name: &str| PATHS.iter().any(|path| path.key == name);
+    for (name, figure) in figures.iter().filter(|(name, _)| !known(name)) {
+        println!("{}", row(name, figure, None));
+    }
+}
+
+fn row(text: &str, figure: &Figure, path: Option<&Path>) -> String {
+    let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+    let (kvm, nova, goals) =
+        path.map_or((None, None, [None, None]), |path| (path.kvm, path.nova, path.goals));
+    let goal = |goal: Option<u32>| match goal {
+        Some(goal) if figure.ticks <= f64::from(goal) => format!("{goal}*"),
+        other => number(other),
+    };
+    format!(
+        "{text:<38} {:>8.1} {:>7} {:>8} {:>6} {:>6} | {:>6} {:>6} | {:>6} {:>6}",
+        figure.ticks,
+        figure.vmread,
+        figure.vmwrite,
+        figure.rdmsr,
+        figure.wrmsr,
+        number(kvm),
+        number(nova),
+        goal(goals[0]),
+        goal(goals[1]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_between_the_markers() {
+        let text = "boot\nBENCH cpuid 1\nBENCH-BEGIN\r\n\
+                    BENCH cpuid 312.5 vmread=4 vmwrite=2 rdmsr=0 wrmsr=1\r\nnoise\n\
+                    BENCH ipc 210\nBENCH-END\n";
+        let figures = parse(text).unwrap();
+        assert_eq!(figures.len(), 2);
+        let cpuid = Figure { ticks: 312.5, vmread: 4, vmwrite: 2, rdmsr: 0, wrmsr: 1 };
+        assert_eq!(figures["cpuid"], cpuid);
+        assert_eq!(figures["ipc"].ticks, 210.0);
+    }
+
+    #[test]
+    fn damaged_output_is_no_result() {
+        for text in [
+            "",
+            "BENCH-BEGIN\n",
+            "BENCH-BEGIN\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid fast\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid -1\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid NaN\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1 vmread\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1 colour=2\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1\nBENCH cpuid 1\nBENCH-END\n",
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ticks_come_from_one_run_and_counts_from_the_other() {
+        let read = |text: &str| parse(&format!("BENCH-BEGIN\n{text}\nBENCH-END")).unwrap();
+        let plain = read("BENCH cpuid 300.5\nBENCH ipc 200");
+        let counting = read("BENCH cpuid 390 vmread=5 vmwrite=1\nBENCH ipc 210");
+        let merged = merge(plain.clone(), &counting).unwrap();
+        let cpuid = Figure { ticks: 300.5, vmread: 5, vmwrite: 1, rdmsr: 0, wrmsr: 0 };
+        assert_eq!(merged["cpuid"], cpuid);
+        assert_eq!(merged["ipc"].ticks, 200.0);
+        assert!(merge(plain.clone(), &read("BENCH cpuid 390 vmread=5")).is_err());
+        assert!(merge(plain.clone(), &plain).is_err(), "no counts at all");
+    }
+
+    #[test]
+    fn the_row_marks_goals_that_are_met() {
+        let figure = Figure { ticks: 350.0, vmread: 4, vmwrite: 2, rdmsr: 0, wrmsr: 0 };
+        let text = row("x", &figure, Some(&PATHS[1]));
+        assert!(text.contains("400*") && text.contains(" 320") && !text.contains("320*"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_the_shape_that_others_read() {
+        let figures = parse("BENCH-BEGIN\nBENCH cpuid 312 vmread=4\nBENCH-END").unwrap();
+        let value = serde_json::to_value(&figures).unwrap();
+        assert_eq!(value["cpuid"]["ticks"], 312.0);
+        assert_eq!(value["cpuid"]["vmread"], 4);
+    }
+}

@@ -1,0 +1,321 @@
+//! Reading a manifest: the TOML file that says what a system consists of. What is wrong with it is
+//! reported with the line it stands in.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use config::{DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, MAX_CPUS, MAX_PRIORITY, OnEnd, Restart};
+use miette::{Diagnostic, NamedSource, Result, SourceSpan};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::files;
+use crate::guest::{self, Content};
+use crate::units::{Microseconds, Size, show_size};
+use crate::workspace::Workspace;
+
+/// A checked manifest.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Names the image and the folders of its runs.
+    pub name: String,
+    /// What happens when every partition has ended.
+    pub on_end: OnEnd,
+    /// In the order of the file.
+    pub partitions: Vec<Partition>,
+    source: NamedSource<String>,
+}
+
+/// One checked partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Unique.
+    pub name: String,
+    /// Program name of its task, and where the manifest says so.
+    pub vmm: Spanned<String>,
+    /// Bytes of guest memory.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Scheduling priority.
+    pub priority: u8,
+    /// Microseconds of CPU time in each period.
+    pub budget_us: u64,
+    /// Microseconds.
+    pub period_us: u64,
+    /// The guest's kernel.
+    pub kernel: Option<Content>,
+    /// The guest's initial RAM disk.
+    pub initrd: Option<Content>,
+    /// The guest kernel's command line.
+    pub cmdline: String,
+    /// Free text for the task.
+    pub args: String,
+    /// When it is started again.
+    pub restart: Restart,
+    /// Whether it has a console.
+    pub console: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestFile {
+    system: SystemTable,
+    #[serde(default, rename = "partition")]
+    partitions: Vec<Spanned<PartitionTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SystemTable {
+    name: Spanned<String>,
+    #[serde(default)]
+    on_end: OnEnd,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionTable {
+    name: Spanned<String>,
+    vmm: Option<Spanned<String>>,
+    memory: Option<Spanned<Size>>,
+    cpus: Option<Spanned<u32>>,
+    priority: Option<Spanned<u8>>,
+    budget: Option<Spanned<Microseconds>>,
+    period: Option<Spanned<Microseconds>>,
+    kernel: Option<Spanned<String>>,
+    initrd: Option<Spanned<String>>,
+    cmdline: Option<Spanned<String>>,
+    #[serde(default)]
+    args: String,
+    #[serde(default)]
+    restart: Restart,
+    #[serde(default)]
+    console: bool,
+}
+
+/// A mistake, and where it is.
+#[derive(Debug, Diagnostic, thiserror::Error)]
+#[error("{message}")]
+struct Mistake {
+    message: String,
+    #[source_code]
+    source_code: NamedSource<String>,
+    #[label("here")]
+    span: SourceSpan,
+    #[help]
+    help: Option<String>,
+}
+
+type Checked<T> = std::result::Result<T, Box<(Range<usize>, String, Option<String>)>>;
+
+fn mistake<T>(span: Range<usize>, message: impl Into<String>) -> Checked<T> {
+    Err(Box::new((span, message.into(), None)))
+}
+
+fn mistake_with_help<T>(
+    span: Range<usize>,
+    message: impl Into<String>,
+    help: impl Into<String>,
+) -> Checked<T> {
+    Err(Box::new((span, message.into(), Some(help.into()))))
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// The first mistake in it, with its place.
+    pub fn read(workspace: &Workspace, path: &Path) -> Result<Self> {
+        let text = files::read_text(path)?;
+        let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        Self::parse(workspace, &workspace.short(path), &folder, &text)
+    }
+
+    fn parse(workspace: &Workspace, title: &str, folder: &Path, text: &str) -> Result<Self> {
+        let source = NamedSource::new(title, text.to_owned()).with_language("TOML");
+        let report = |span: Range<usize>, message: String, help| {
+            let span = SourceSpan::from(span);
+            miette::Report::from(Mistake { message, source_code: source.clone(), span, help })
+        };
+        let file: ManifestFile = toml::from_str(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..text.len().min(1));
+            report(span, error.message().to_owned(), None)
+        })?;
+        let name = check_name(&file.system.name);
+        let partitions = check_partitions(workspace, folder, file.partitions);
+        match name.and_then(|name| Ok((name, partitions?))) {
+            Ok((name, partitions)) => {
+                Ok(Self { name, on_end: file.system.on_end, partitions, source })
+            }
+            Err(mistake) => Err(report(mistake.0, mistake.1, mistake.2)),
+        }
+    }
+
+    /// An error about a value that only the build can judge, with the place of the value.
+    pub fn complain<T>(&self, value: &Spanned<T>, message: String, help: String) -> miette::Report {
+        let span = SourceSpan::from(value.span());
+        let source_code = self.source.clone();
+        Mistake { message, source_code, span, help: Some(help) }.into()
+    }
+}
+
+/// Names become file names and appear in messages.
+fn check_name(name: &Spanned<String>) -> Checked<String> {
+    let text = name.get_ref();
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(sound) {
+        return mistake_with_help(
+            name.span(),
+            format!("{text:?} is not a name"),
+            "a name is 1 to 32 letters, digits, dashes and underscores",
+        );
+    }
+    Ok(text.clone())
+}
+
+fn check_partitions(
+    workspace: &Workspace,
+    folder: &Path,
+    tables: Vec<Spanned<PartitionTable>>,
+) -> Checked<Vec<Partition>> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    for table in tables {
+        let whole = table.span();
+        let table = table.into_inner();
+        let name = check_name(&table.name)?;
+        if partitions.iter().any(|earlier| earlier.name == name) {
+            return mistake(table.name.span(), format!("a second partition named {name:?}"));
+        }
+        partitions.push(check_partition(workspace, folder, name, table, whole)?);
+    }
+    Ok(partitions)
+}
+
+fn check_partition(
+    workspace: &Workspace,
+    folder: &Path,
+    name: String,
+    table: PartitionTable,
+    whole: Range<usize>,
+) -> Checked<Partition> {
+    let cpus = in_range(table.cpus, 1, 1..=MAX_CPUS, "cpus")?;
+    let priority = in_range(table.priority, DEFAULT_PRIORITY, 1..=MAX_PRIORITY, "priority")?;
+    let memory = check_memory(table.memory.as_ref())?;
+    let (budget_us, period_us) = check_time(table.budget, table.period)?;
+    let kernel = table
+        .kernel
+        .as_ref()
+        .map(|word| existing(word, guest::kernel(workspace, folder, word.get_ref())));
+    let initrd =
+        table.initrd.as_ref().map(|word| existing(word, guest::initrd(folder, word.get_ref())));
+    if let Some(word) = &table.kernel {
+        if memory == 0 {
+            return mistake_with_help(
+                word.span(),
+                format!("partition {name:?} has a kernel but no memory"),
+                "add a line such as: memory = \"256M\"",
+            );
+        }
+    } else {
+        let orphan = [("initrd", &table.initrd), ("cmdline", &table.cmdline)]
+            .into_iter()
+            .find_map(|(key, value)| value.as_ref().map(|value| (key, value)));
+        if let Some((key, value)) = orphan {
+            return mistake(value.span(), format!("{key} without a kernel to take it"));
+        }
+    }
+    Ok(Partition {
+        name,
+        vmm: table.vmm.unwrap_or_else(|| Spanned::new(whole, "vmm".to_owned())),
+        memory,
+        cpus,
+        priority,
+        budget_us,
+        period_us,
+        kernel: kernel.transpose()?,
+        initrd: initrd.transpose()?,
+        cmdline: table.cmdline.map(Spanned::into_inner).unwrap_or_default(),
+        args: table.args,
+        restart: table.restart,
+        console: table.console,
+    })
+}
+
+fn in_range<T: Copy + PartialOrd + std::fmt::Display>(
+    value: Option<Spanned<T>>,
+    default: T,
+    range: std::ops::RangeInclusive<T>,
+    key: &str,
+) -> Checked<T> {
+    let Some(value) = value else { return Ok(default) };
+    if range.contains(value.get_ref()) {
+        return Ok(value.into_inner());
+    }
+    let (low, high) = range.into_inner();
+    mistake(value.span(), format!("{key} is {}; it can be {low} to {high}", value.get_ref()))
+}
+
+fn check_memory(size: Option<&Spanned<Size>>) -> Checked<u64> {
+    let Some(size) = size else { return Ok(0) };
+    let bytes = size.get_ref().0;
+    if !bytes.is_multiple_of(config::PAGE_SIZE) {
+        let text = format!("{bytes} bytes of memory are not whole pages of 4 KiB");
+        return mistake(size.span(), text);
+    }
+    Ok(bytes)
+}
+
+fn check_time(
+    budget: Option<Spanned<Microseconds>>,
+    period: Option<Spanned<Microseconds>>,
+) -> Checked<(u64, u64)> {
+    let in_micros =
+        |value: &Option<Spanned<Microseconds>>| value.as_ref().map(|value| value.get_ref().0);
+    let period_us = in_micros(&period).or(in_micros(&budget)).unwrap_or(DEFAULT_TIME_SLICE_US);
+    let budget_us = in_micros(&budget).unwrap_or(period_us);
+    if let (Some(at), 0) = (&period, period_us) {
+        return mistake(at.span(), "a period of nothing");
+    }
+    if let Some(at) = &budget
+        && !(1..=period_us).contains(&budget_us)
+    {
+        let text = format!("a budget of {budget_us} us in a period of {period_us} us");
+        return mistake(at.span(), text);
+    }
+    Ok((budget_us, period_us))
+}
+
+fn existing(word: &Spanned<String>, content: Content) -> Checked<Content> {
+    if let Some(path) = content.file() {
+        match path.metadata() {
+            Err(error) => return mistake(word.span(), format!("{}: {error}", path.display())),
+            Ok(metadata) if !metadata.is_file() => {
+                return mistake(word.span(), format!("{} is not a file", path.display()));
+            }
+            Ok(metadata) if metadata.len() == 0 => {
+                return mistake(word.span(), format!("{} is empty", path.display()));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(content)
+}
+
+impl Partition {
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let mut text = format!("{}: {}", self.name, self.vmm.get_ref());
+        if self.memory > 0 {
+            let plural = if self.cpus == 1 { "" } else { "s" };
+            text += &format!(", {} and {} CPU{plural}", show_size(self.memory), self.cpus);
+        }
+        if let Some(kernel) = &self.kernel {
+            text += &format!(", {}", kernel.name());
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

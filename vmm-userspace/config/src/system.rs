@@ -1,0 +1,154 @@
+//! What a system consists of, and which descriptions make sense.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes in a page; guest memory is a multiple of it.
+pub const PAGE_SIZE: u64 = 4096;
+/// The highest priority a partition may have; 0 is the idle thread's.
+pub const MAX_PRIORITY: u8 = 127;
+/// The priority of a partition whose manifest names none.
+pub const DEFAULT_PRIORITY: u8 = 64;
+/// Budget and period of a partition whose manifest names none, in microseconds.
+pub const DEFAULT_TIME_SLICE_US: u64 = 10_000;
+/// The most virtual CPUs a partition may have.
+pub const MAX_CPUS: u32 = 64;
+
+/// What the root task does when every partition has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnEnd {
+    /// Turns the machine off.
+    #[default]
+    Poweroff,
+    /// Resets the machine.
+    Reboot,
+    /// Stops, and leaves the machine on.
+    Halt,
+}
+
+/// When the root task starts a partition again that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    Never,
+    /// Whenever it ends.
+    Always,
+    /// When it ended by a fault or with an error.
+    OnFailure,
+}
+
+/// One partition: a task, and the virtual machine it runs if it runs one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Unique among the partitions.
+    pub name: String,
+    /// Bundle entry of the task's ELF file.
+    pub vmm: String,
+    /// Guest-physical memory in bytes, a multiple of [`PAGE_SIZE`]; 0 for a task without a guest.
+    pub memory: u64,
+    /// Number of virtual CPUs, 1 to [`MAX_CPUS`].
+    pub cpus: u32,
+    /// Scheduling priority, 1 to [`MAX_PRIORITY`]; higher runs first.
+    pub priority: u8,
+    /// CPU time within each period, in microseconds; 1 to `period_us`.
+    pub budget_us: u64,
+    /// Length of a period in microseconds.
+    pub period_us: u64,
+    /// Bundle entry of the guest's kernel.
+    pub kernel: Option<String>,
+    /// Bundle entry of the guest's initial RAM disk; only with a kernel.
+    pub initrd: Option<String>,
+    /// The guest kernel's command line.
+    pub cmdline: String,
+    /// Free text for the task.
+    pub args: String,
+    /// When it is started again.
+    pub restart: Restart,
+    /// Whether it is connected to the console service.
+    pub console: bool,
+}
+
+/// All that the root task starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// For people.
+    pub name: String,
+    /// What happens when every partition has ended.
+    pub on_end: OnEnd,
+    /// In the order in which they are started.
+    pub partitions: Vec<Partition>,
+}
+
+/// Why a description makes no sense; each names the partition by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// No name, or one that an earlier partition has.
+    Name(usize),
+    /// No task.
+    Vmm(usize),
+    /// Guest memory that is not whole pages.
+    Memory(usize),
+    /// No CPUs, or more than [`MAX_CPUS`].
+    Cpus(usize),
+    /// Priority 0, or above [`MAX_PRIORITY`].
+    Priority(usize),
+    /// No budget, or a budget that is longer than the period.
+    Budget(usize),
+    /// A kernel without memory, or an initial RAM disk without a kernel.
+    Guest(usize),
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (index, text) = match *self {
+            Self::Name(index) => (index, "has no name of its own"),
+            Self::Vmm(index) => (index, "has no task"),
+            Self::Memory(index) => (index, "has memory that is not whole pages"),
+            Self::Cpus(index) => (index, "has no CPUs, or too many"),
+            Self::Priority(index) => (index, "has a priority out of range"),
+            Self::Budget(index) => (index, "has no budget, or one above its period"),
+            Self::Guest(index) => {
+                (index, "has a kernel without memory, or an initrd without a kernel")
+            }
+        };
+        write!(f, "partition {index} {text}")
+    }
+}
+
+impl System {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first rule that a partition breaks.
+    pub fn check(&self) -> Result<(), Invalid> {
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let earlier = self.partitions.iter().take(index);
+            if partition.name.is_empty() || earlier.clone().any(|p| p.name == partition.name) {
+                return Err(Invalid::Name(index));
+            }
+            partition.check(index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Partition {
+    fn check(&self, index: usize) -> Result<(), Invalid> {
+        let rules = [
+            (!self.vmm.is_empty(), Invalid::Vmm(index)),
+            (self.memory.is_multiple_of(PAGE_SIZE), Invalid::Memory(index)),
+            ((1..=MAX_CPUS).contains(&self.cpus), Invalid::Cpus(index)),
+            ((1..=MAX_PRIORITY).contains(&self.priority), Invalid::Priority(index)),
+            ((1..=self.period_us).contains(&self.budget_us), Invalid::Budget(index)),
+            (self.kernel.is_none() || self.memory > 0, Invalid::Guest(index)),
+            (self.initrd.is_none() || self.kernel.is_some(), Invalid::Guest(index)),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}

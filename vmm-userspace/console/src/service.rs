@@ -1,0 +1,261 @@
+//! The service: moves bytes between the serial port and the clients.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use console::keys::{Key, Keys};
+use console::screen::{Kind, Screen};
+use protocol::console::{ConsoleChannel, INPUT, LOG, LogChannel, OUTPUT};
+use protocol::ring::{Consumer, Producer};
+use protocol::startup::Client;
+use runtime::memory::shared;
+use runtime::sm::Sm;
+
+use crate::uart::{FIFO, Uart};
+
+/// Bytes that may wait for the serial port before clients have to.
+const SCREEN: usize = 256;
+/// Bytes taken from a client at once.
+const CHUNK: usize = 64;
+/// Bytes taken from a client that ends no line before the next has a turn.
+const TURN: usize = 1024;
+/// Bytes kept for a client whose input ring is full. The sender was told to stop long before: this
+/// is for what is on its way.
+const BACKLOG: usize = 64 * 1024;
+
+/// The receiving end of a client's stream.
+enum Stream {
+    Console(Consumer<'static, OUTPUT>),
+    Log(Consumer<'static, LOG>),
+}
+
+/// One stream of output.
+struct Source {
+    stream: Stream,
+    owner: Sm,
+    screen: usize,
+}
+
+/// One who can be typed to.
+struct Reader {
+    name: String,
+    input: Producer<'static, INPUT>,
+    owner: Sm,
+    backlog: VecDeque<u8>,
+}
+
+/// Everything.
+pub struct Service {
+    uart: Uart,
+    screen: Screen,
+    sources: Vec<Source>,
+    readers: Vec<Reader>,
+    keys: Keys,
+    focus: usize,
+    /// The service's own lines.
+    own: usize,
+    /// The source that has the next turn.
+    turn: usize,
+    /// Bytes it had in this turn.
+    taken: usize,
+}
+
+impl Source {
+    fn peek(&self, buffer: &mut [u8]) -> usize {
+        match &self.stream {
+            Stream::Console(stream) => stream.peek(buffer),
+            Stream::Log(stream) => stream.peek(buffer),
+        }
+    }
+
+    fn skip(&mut self, count: usize) {
+        let owner = self.owner;
+        // A client that is gone needs no wake-up.
+        let wake = || {
+            let _ = owner.up();
+        };
+        match &mut self.stream {
+            Stream::Console(stream) => stream.skip(count, wake),
+            Stream::Log(stream) => stream.skip(count, wake),
+        }
+    }
+
+    fn prepare_wait(&self) -> bool {
+        match &self.stream {
+            Stream::Console(stream) => stream.prepare_wait(),
+            Stream::Log(stream) => stream.prepare_wait(),
+        }
+    }
+}
+
+impl Reader {
+    /// Moves what waits into the client's ring, as far as there is room.
+    fn deliver(&mut self) {
+        while !self.backlog.is_empty() {
+            let (bytes, _) = self.backlog.as_slices();
+            let owner = self.owner;
+            let sent = self.input.write(bytes, || {
+                let _ = owner.up();
+            });
+            if sent == 0 {
+                return;
+            }
+            self.backlog.drain(..sent);
+        }
+    }
+}
+
+impl Service {
+    /// Serves `clients` at the serial port.
+    pub fn new(uart: Uart, clients: &[Client]) -> Self {
+        let consoles = clients.iter().filter(|client| !client.console.is_empty()).count();
+        let mut service = Self {
+            uart,
+            screen: Screen::new(),
+            sources: Vec::new(),
+            readers: Vec::new(),
+            keys: Keys::new(consoles),
+            focus: 0,
+            own: 0,
+            turn: 0,
+            taken: 0,
+        };
+        service.own = service.screen.add(Kind::Text, "console: ".into());
+        for client in clients {
+            service.add(client, consoles > 1);
+        }
+        if consoles > 1 {
+            service.help();
+        }
+        service
+    }
+
+    fn add(&mut self, client: &Client, several: bool) {
+        let (name, owner) = (client.name(), Sm::at(client.wake));
+        // SAFETY: the root task mapped the channel for reading and writing.
+        if let Some(channel) = unsafe { shared::<LogChannel>(client.log) } {
+            let prefix = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            let screen = self.screen.add(Kind::Text, prefix);
+            let stream = Stream::Log(Consumer::new(&channel.text));
+            self.sources.push(Source { stream, owner, screen });
+        }
+        // SAFETY: the root task mapped the channel for reading and writing.
+        if let Some(channel) = unsafe { shared::<ConsoleChannel>(client.console) } {
+            let prefix = if several { format!("{name}| ") } else { String::new() };
+            let screen = self.screen.add(Kind::Terminal, prefix);
+            let stream = Stream::Console(Consumer::new(&channel.output));
+            self.sources.push(Source { stream, owner, screen });
+            let input = Producer::new(&channel.input);
+            let backlog = VecDeque::new();
+            self.readers.push(Reader { name: name.into(), input, owner, backlog });
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        self.screen.write(self.own, line.as_bytes());
+        self.screen.write(self.own, b"\n");
+    }
+
+    fn help(&mut self) {
+        let names = self.readers.iter().enumerate();
+        let names: Vec<_> = names.map(|(i, reader)| format!("{} {}", i + 1, reader.name)).collect();
+        let current = self.readers.get(self.focus).map_or("nobody", |reader| &reader.name);
+        let line = format!(
+            "input goes to {current}; Ctrl-] and a digit change that: {}",
+            names.join(", ")
+        );
+        self.say(&line);
+    }
+
+    /// Runs until nothing is left to do, then says whether it is right to sleep.
+    pub fn work(&mut self) -> bool {
+        loop {
+            self.receive();
+            self.collect();
+            self.send();
+            // Only an idle interrupt line can rise again.
+            if !self.uart.interrupting() {
+                return self.prepare_wait();
+            }
+        }
+    }
+
+    /// Empties the receive FIFO.
+    fn receive(&mut self) {
+        for reader in &mut self.readers {
+            reader.deliver();
+        }
+        while self.readers.get(self.focus).is_none_or(|reader| reader.backlog.len() < BACKLOG) {
+            let Some(byte) = self.uart.receive() else { break };
+            match self.keys.feed(byte) {
+                Key::Deliver(byte) => {
+                    if let Some(reader) = self.readers.get_mut(self.focus) {
+                        reader.backlog.push_back(byte);
+                    }
+                }
+                Key::Focus(index) => {
+                    self.focus = index;
+                    self.help();
+                }
+                Key::Help => self.help(),
+                Key::Nothing => {}
+            }
+        }
+        for reader in &mut self.readers {
+            reader.deliver();
+        }
+        let lost = self.uart.take_overruns();
+        if lost > 0 {
+            self.say(&format!(
+                "input was lost {lost} times: the sender ignored the request to stop"
+            ));
+        }
+        let behind = self.readers.get(self.focus).map_or(0, |reader| reader.backlog.len());
+        self.uart.request_to_send(behind == 0);
+        self.uart.interrupt_when_received(behind < BACKLOG);
+    }
+
+    /// Takes output from the clients, each in turn. A turn lasts until a line ends, but not for
+    /// ever: nobody can keep the others from the terminal.
+    fn collect(&mut self) {
+        let mut idle = 0;
+        while self.screen.waiting() < SCREEN && idle < self.sources.len() {
+            let count = self.sources.len();
+            let Some(source) = self.sources.get_mut(self.turn % count) else { return };
+            let mut buffer = [0; CHUNK];
+            let taken = source.peek(&mut buffer);
+            let bytes = buffer.get(..taken).unwrap_or_default();
+            let line = bytes.iter().rposition(|byte| *byte == b'\n').map_or(taken, |end| end + 1);
+            self.screen.write(source.screen, bytes.get(..line).unwrap_or_default());
+            source.skip(line);
+            self.taken += line;
+            idle = if taken == 0 { idle + 1 } else { 0 };
+            if taken == 0 || self.screen.unfinished().is_none() || self.taken >= TURN {
+                self.turn = (self.turn + 1) % count;
+                self.taken = 0;
+            }
+        }
+    }
+
+    /// Fills the transmit FIFO if it is empty.
+    fn send(&mut self) {
+        if self.screen.waiting() > 0 && self.uart.can_send() {
+            for _ in 0..FIFO {
+                let Some(byte) = self.screen.next_byte() else { break };
+                self.uart.send(byte);
+            }
+        }
+        self.uart.interrupt_when_sent(self.screen.waiting() > 0);
+    }
+
+    /// Asks to be woken by whoever has something to say or to take. If somebody has already, it is
+    /// not right to sleep; but what waits for the serial port is woken by its interrupt.
+    fn prepare_wait(&self) -> bool {
+        let collecting = self.screen.waiting() < SCREEN;
+        let quiet = !collecting || self.sources.iter().all(Source::prepare_wait);
+        let full = self.readers.iter().filter(|reader| !reader.backlog.is_empty());
+        quiet && full.fold(true, |right, reader| right & reader.input.prepare_wait())
+    }
+}

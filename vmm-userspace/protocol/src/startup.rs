@@ -1,0 +1,199 @@
+//! The page that the root task hands to every task it starts.
+//!
+//! It lies at [`ADDRESS`] in the task's memory, read-only for the task, and says where everything
+//! else is. The first thread's UTCB lies at [`UTCBS`]; the task puts the UTCBs of further threads
+//! behind it. Apart from these addresses a task's memory is laid out by its linker script, its
+//! own choice, and the areas named here.
+
+use abi::cap::Selector;
+
+/// Where a task finds its [`Startup`] page.
+pub const ADDRESS: u64 = 0x7ffe_0000_0000;
+/// Where the first thread's UTCB lies; the following pages are for those of further threads.
+pub const UTCBS: u64 = 0x7ffd_0000_0000;
+
+/// First word of the page.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"FerriteT");
+/// Changes whenever the meaning of anything here does.
+pub const VERSION: u64 = 1;
+
+/// Most clients a console service can have.
+pub const MAX_CLIENTS: usize = 24;
+/// Longest name of a client in bytes.
+pub const MAX_NAME: usize = 32;
+
+/// A range of the task's memory; `len` 0 if there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Area {
+    /// Address of the first byte, page-aligned.
+    pub base: u64,
+    /// Bytes. Areas are mapped in whole pages; the rest of the last one is zero.
+    pub len: u64,
+}
+
+impl Area {
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Selectors that are filled besides [`abi::cap::own`]; [`abi::cap::NULL`] where the task was not
+/// given such a thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Caps {
+    /// First of 32 portals to the root task, one for each exception: the first event selector of
+    /// every thread of a task that wants its faults reported. They cannot be called.
+    pub exceptions: Selector,
+    /// First of the portals of [`crate::outcome::Outcome`].
+    pub exit: Selector,
+    /// Semaphore that wakes this task for its console and log channels. Others in the task may
+    /// use it as well: a wake-up is a reason to look, nothing more.
+    pub wake: Selector,
+    /// Semaphore that wakes the console service; up only.
+    pub console: Selector,
+    /// MSR space with the registers that a guest may use without an exit.
+    pub msrs: Selector,
+    /// Selectors from here on are free.
+    pub free: Selector,
+}
+
+/// CPU time the task was promised, for the scheduling contexts it makes itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Share {
+    /// Priority of its first thread; it can make no context above that.
+    pub priority: u64,
+    /// Ticks in each period, or the length of a time slice.
+    pub budget: u64,
+    /// Ticks, 0 if there are only time slices.
+    pub period: u64,
+}
+
+/// A client of the console service, in the service's start-up page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Client {
+    /// Name, padded with zeros.
+    pub name: [u8; MAX_NAME],
+    /// Its [`crate::console::ConsoleChannel`].
+    pub console: Area,
+    /// Its [`crate::console::LogChannel`].
+    pub log: Area,
+    /// Semaphore that wakes it; up only.
+    pub wake: Selector,
+    reserved: u32,
+}
+
+impl Client {
+    /// A client with no channels yet. A name that is too long is cut.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut client = Self::default();
+        for (to, from) in client.name.iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        client
+    }
+
+    /// The name as text, as far as it is text.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
+        match core::str::from_utf8(name) {
+            Ok(name) => name,
+            Err(error) => {
+                let valid = name.get(..error.valid_up_to()).unwrap_or_default();
+                core::str::from_utf8(valid).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// The page.
+#[derive(Clone, Debug)]
+#[repr(C, align(4096))]
+pub struct Startup {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u64,
+    /// Time-stamp-counter ticks in a second.
+    pub tsc_hz: u64,
+    /// What virtual CPUs can do: [`abi::hip::features`].
+    pub features: u64,
+    /// The CPU that the first thread runs on.
+    pub cpu: u64,
+    /// How many times the task was started before.
+    pub restarts: u64,
+    /// Selectors.
+    pub caps: Caps,
+    /// CPU time.
+    pub share: Share,
+    /// The system description with this task's partition alone in it, encoded as the image builder
+    /// does it.
+    pub config: Area,
+    /// The guest's kernel image, read-only.
+    pub kernel: Area,
+    /// The guest's initial RAM disk, read-only.
+    pub initrd: Area,
+    /// Memory for the guest; at a multiple of 2 MiB.
+    pub guest_memory: Area,
+    /// The task's [`crate::console::ConsoleChannel`].
+    pub console: Area,
+    /// The task's [`crate::console::LogChannel`].
+    pub log: Area,
+    /// Number of valid `clients`.
+    pub client_count: u64,
+    /// For the console service: whom it serves.
+    pub clients: [Client; MAX_CLIENTS],
+}
+
+impl Startup {
+    /// A page that promises nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            magic: MAGIC,
+            version: VERSION,
+            tsc_hz: 0,
+            features: 0,
+            cpu: 0,
+            restarts: 0,
+            caps: Caps::default(),
+            share: Share::default(),
+            config: Area::default(),
+            kernel: Area::default(),
+            initrd: Area::default(),
+            guest_memory: Area::default(),
+            console: Area::default(),
+            log: Area::default(),
+            client_count: 0,
+            clients: [Client::default(); MAX_CLIENTS],
+        }
+    }
+
+    /// Whether the page is one that this code understands.
+    #[must_use]
+    pub const fn is_valid(&self) -> bool {
+        self.magic == MAGIC && self.version == VERSION
+    }
+
+    /// The valid clients.
+    #[must_use]
+    pub fn clients(&self) -> &[Client] {
+        let count = usize::try_from(self.client_count).unwrap_or(MAX_CLIENTS).min(MAX_CLIENTS);
+        self.clients.get(..count).unwrap_or_default()
+    }
+}
+
+impl Default for Startup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const _: () = assert!(size_of::<Startup>() == 4096);

@@ -1,0 +1,124 @@
+//! Starting the console service.
+
+use alloc::format;
+
+use abi::cap::{Perms, Selector};
+use abi::hypercall::IntMode;
+use protocol::console::LogChannel;
+use protocol::startup::{Client, MAX_CLIENTS, Share};
+use root_task::frames::Frames;
+use root_task::status::Failure;
+use runtime::interrupt::Interrupt;
+use runtime::memory::shared;
+use runtime::space::PortSpace;
+
+use crate::channel::Channel;
+use crate::context::Context;
+use crate::partition::Partition;
+use crate::task::{CAPS, Task, layout};
+use crate::watch::{End, Watch};
+use crate::{log, report, say};
+
+/// The service's entry in the bundle.
+const PROGRAM: &str = "console";
+/// First port and number of ports of a PC's first serial port.
+const PORTS: (u16, u64) = (0x3f8, 8);
+/// Its interrupt.
+pub const INTERRUPT: u32 = 4;
+/// Kernel memory in pages.
+const QUOTA: u64 = 256;
+/// It runs before the partitions, or their output would not appear while they compute.
+const PRIORITY: u64 = 126;
+/// Its time slice in nanoseconds.
+const SLICE: u64 = 10_000_000;
+/// Where the service finds the semaphores of its clients.
+const WAKES: Selector = 72;
+
+/// The service, which is started again if it faults: its clients do not notice, because their
+/// channels are not part of it.
+#[derive(Debug)]
+pub struct Console {
+    /// The root task's own log.
+    own: Channel,
+    pool: Frames,
+    running: Option<(Task, Watch)>,
+}
+
+impl Console {
+    /// Starts the service for the root task's log and for `partitions`.
+    ///
+    /// # Errors
+    /// When memory is short, the image is incomplete, or there are too many clients.
+    pub fn start(context: &mut Context, partitions: &[Partition]) -> Result<Self, Failure> {
+        let (own, area) = Channel::own(&mut context.memory, context.wake)?;
+        let mut console = Self { own, pool: Frames::new(), running: None };
+        console.run(context, partitions)?;
+        // SAFETY: the frames are visible for ever, and only rings are in them.
+        if let Some(channel) = unsafe { shared::<LogChannel>(area) } {
+            log::connect(channel, context.console);
+        }
+        Ok(console)
+    }
+
+    fn run(&mut self, context: &mut Context, partitions: &[Partition]) -> Result<(), Failure> {
+        let (program, _) = context.find(PROGRAM)?;
+        let mut task = Task::new(QUOTA)?;
+        task.load(&mut context.memory, &mut self.pool, program.data)?;
+        give_port(&task)?;
+        let wake = Perms::SM_DOWN.union(Perms::SM_UP);
+        task.give(context.console.selector(), CAPS.wake, wake)?;
+        add(&mut task, "", self.own)?;
+        for partition in partitions {
+            add(&mut task, partition.name(), partition.channel())?;
+        }
+        let share = Share { priority: PRIORITY, budget: context.clock.to_ticks(SLICE), period: 0 };
+        let watch = task.start(&mut context.memory, &mut self.pool, share, context.wake)?;
+        self.running = Some((task, watch));
+        Ok(())
+    }
+
+    /// Sees to its end, if it has ended.
+    pub fn attend(&mut self, context: &mut Context, partitions: &[Partition]) {
+        let Some((task, watch)) = &self.running else { return };
+        let Some(end) = watch.take() else { return };
+        task.stop();
+        task.frames.iter().for_each(|range| self.pool.add(*range));
+        self.running = None;
+        let End::Fault(state) = end else {
+            // It said itself that it cannot work: there is no serial port.
+            return;
+        };
+        report::fault(PROGRAM, &state);
+        match self.run(context, partitions) {
+            Ok(()) => say!("the console service was started again"),
+            Err(failure) => say!("the console service cannot be started again: {failure}"),
+        }
+    }
+}
+
+/// The serial port is the service's alone from now on.
+fn give_port(task: &Task) -> Result<(), Failure> {
+    let give = || {
+        let ports = PortSpace::create(task.pd)?;
+        PortSpace::ALL.grant(PORTS.0, PORTS.1, ports)?;
+        Interrupt::global(INTERRUPT).assign(IntMode::ISA, 0)
+    };
+    give().map_err(Failure::doing("give the serial port to the console service"))
+}
+
+/// Makes the owner of a channel a client.
+fn add(task: &mut Task, name: &str, channel: Channel) -> Result<(), Failure> {
+    let index = task.startup.client_count;
+    let offset = index * layout::CHANNELS;
+    let (console, log) = channel.map(task, layout::CONSOLE + offset, layout::LOG + offset)?;
+    let wake = WAKES + index as Selector;
+    task.give(channel.wake.selector(), wake, Perms::SM_UP)?;
+    let most = MAX_CLIENTS - 1;
+    let client = usize::try_from(index).ok().and_then(|at| task.startup.clients.get_mut(at));
+    let client =
+        client.ok_or_else(|| Failure::Other(format!("there are more than {most} partitions")))?;
+    *client = Client::new(name);
+    (client.console, client.log, client.wake) = (console, log, wake);
+    task.startup.client_count += 1;
+    Ok(())
+}

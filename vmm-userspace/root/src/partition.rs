@@ -1,0 +1,203 @@
+//! A partition: its task, and what stays when the task is started again.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use abi::cap::{MemRights, Perms};
+use abi::layout::PAGE_SIZE;
+use config::System;
+use protocol::outcome::Outcome;
+use protocol::startup::{Area, Share};
+use root_task::frames::{Frames, Range};
+use root_task::policy::{self, Ending};
+use root_task::status::Failure;
+use runtime::space::MsrSpace;
+
+use crate::channel::Channel;
+use crate::context::Context;
+use crate::task::{MSRS, Task, guest_frames, layout};
+use crate::watch::{End, Watch};
+use crate::{report, say};
+
+/// Kernel memory of every partition, in pages: objects, message pages, tables for its program.
+const QUOTA: u64 = 1024;
+/// Pages of guest memory for which another page of kernel memory is set aside. Small pages need
+/// one table for 512, in the task and in the guest each.
+const PAGES_PER_TABLE: u64 = 128;
+
+/// A partition.
+#[derive(Debug)]
+pub struct Partition {
+    config: config::Partition,
+    channel: Channel,
+    /// Its guest's memory, the same at every start.
+    guest: Vec<Range>,
+    /// Frames of earlier runs, for the next: never for anybody else.
+    pool: Frames,
+    running: Option<(Task, Watch)>,
+    starts: u64,
+}
+
+impl Partition {
+    /// A partition that does not run yet.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn new(context: &mut Context, config: config::Partition) -> Result<Self, Failure> {
+        let channel = Channel::new(&mut context.memory, config.console)?;
+        let (guest, pool) = (Vec::new(), Frames::new());
+        Ok(Self { config, channel, guest, pool, running: None, starts: 0 })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Its channels to the console service.
+    pub const fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    /// Whether its task runs.
+    pub const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts its task.
+    ///
+    /// # Errors
+    /// When memory is short, or the image is incomplete.
+    pub fn start(&mut self, context: &mut Context) -> Result<(), Failure> {
+        let quota = QUOTA + (self.config.memory / PAGE_SIZE).div_ceil(PAGES_PER_TABLE);
+        let mut task = Task::new(quota)?;
+        let started = self.fill(context, &mut task);
+        if started.is_err() {
+            self.retire(&task);
+        }
+        self.running = Some((task, started?));
+        self.starts += 1;
+        Ok(())
+    }
+
+    fn fill(&mut self, context: &mut Context, task: &mut Task) -> Result<Watch, Failure> {
+        let (program, _) = context.find(&self.config.vmm)?;
+        task.load(&mut context.memory, &mut self.pool, program.data)?;
+        task.startup.kernel = image(context, task, self.config.kernel.as_deref(), layout::KERNEL)?;
+        task.startup.initrd = image(context, task, self.config.initrd.as_deref(), layout::INITRD)?;
+        task.startup.guest_memory = self.guest_memory(context, task)?;
+        task.startup.config = self.description(context, task)?;
+        let (console, log) = self.channel.map(task, layout::CONSOLE, layout::LOG)?;
+        task.startup.console = console;
+        task.startup.log = log;
+        task.give_semaphores(self.channel.wake, context.console)?;
+        give_msrs(task)?;
+        task.startup.tsc_hz = context.hip.tsc_hz;
+        task.startup.features = context.hip.features;
+        task.startup.restarts = self.starts;
+        let share = self.share(context);
+        task.start(&mut context.memory, &mut self.pool, share, context.wake)
+    }
+
+    /// A budget as long as the period is no limit, only a time slice.
+    fn share(&self, context: &Context) -> Share {
+        let ticks = |us: u64| context.clock.to_ticks(us.saturating_mul(1000)).max(1);
+        let (budget, period) = (self.config.budget_us, self.config.period_us);
+        let period = if budget == period { 0 } else { ticks(period) };
+        Share { priority: self.config.priority.into(), budget: ticks(budget), period }
+    }
+
+    fn guest_memory(&mut self, context: &mut Context, task: &Task) -> Result<Area, Failure> {
+        if self.guest.is_empty() && self.config.memory > 0 {
+            self.guest = guest_frames(&mut context.memory, self.config.memory)?;
+        }
+        let mut va = layout::GUEST;
+        for piece in &self.guest {
+            // A guest executes what is in its memory, and gets no right that its task lacks.
+            task.map(piece.base, va, piece.len, MemRights::RWX)?;
+            va += piece.len;
+        }
+        Ok(Area { base: layout::GUEST, len: va - layout::GUEST })
+    }
+
+    /// The task's own part of the system description.
+    fn description(&mut self, context: &mut Context, task: &mut Task) -> Result<Area, Failure> {
+        let system = System { partitions: Vec::from([self.config.clone()]), ..System::default() };
+        let bytes =
+            config::encode(&system).map_err(|invalid| Failure::Other(invalid.to_string()))?;
+        task.give_bytes(&mut context.memory, &mut self.pool, &bytes, layout::CONFIG)
+    }
+
+    /// Sees to its end, if its task has ended: reports it, stops what is left of it, and starts it
+    /// again if it should be.
+    pub fn attend(&mut self, context: &mut Context) {
+        let Some((task, watch)) = &self.running else { return };
+        let Some(end) = watch.take() else { return };
+        task.stop();
+        let ending = self.report(end);
+        if let Some((task, _)) = self.running.take() {
+            self.retire(&task);
+        }
+        if policy::again(self.config.restart, ending) {
+            say!("{} is started again", self.name());
+            self.start_or_report(context);
+        }
+    }
+
+    /// Starts its task, or says why that does not work.
+    pub fn start_or_report(&mut self, context: &mut Context) {
+        if let Err(failure) = self.start(context) {
+            say!("{} cannot be started: {failure}", self.name());
+        }
+    }
+
+    fn report(&self, end: End) -> Ending {
+        let name = self.name();
+        match end {
+            End::Outcome(outcome) => {
+                match outcome {
+                    Outcome::Done => say!("{name} has ended"),
+                    Outcome::Reset => say!("{name} asked for a reset"),
+                    Outcome::Failed => say!("{name} has failed; its own messages say why"),
+                }
+                Ending::Outcome(outcome)
+            }
+            End::Fault(state) => {
+                report::fault(name, &state);
+                say!("{name} was stopped");
+                Ending::Fault
+            }
+        }
+    }
+
+    /// Keeps the frames of a run for the next one.
+    fn retire(&mut self, task: &Task) {
+        task.frames.iter().for_each(|range| self.pool.add(*range));
+    }
+}
+
+/// Gives the task an image from the bundle, in place.
+fn image(context: &Context, task: &Task, name: Option<&str>, va: u64) -> Result<Area, Failure> {
+    let Some(name) = name else { return Ok(Area::default()) };
+    let (entry, pa) = context.find(name)?;
+    let len = entry.data.len() as u64;
+    task.map(pa, va, len, MemRights::R)?;
+    Ok(Area { base: va, len })
+}
+
+/// Gives the task the registers that a guest may use without an exit.
+fn give_msrs(task: &mut Task) -> Result<(), Failure> {
+    /// The two ranges that an MSR bitmap covers (SDM 3C 25.6.9).
+    const RANGES: [(u32, u64); 2] = [(0, 0x2000), (0xc000_0000, 0x2000)];
+    let make = || {
+        let msrs = MsrSpace::create(task.pd)?;
+        for (first, count) in RANGES {
+            MsrSpace::ALL.grant(first, count, msrs)?;
+        }
+        Ok(msrs)
+    };
+    let msrs = make().map_err(Failure::doing("make the guest's MSR space"))?;
+    task.give(msrs.selector(), MSRS, Perms::ALL)?;
+    task.startup.caps.msrs = MSRS;
+    Ok(())
+}

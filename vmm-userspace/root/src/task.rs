@@ -1,0 +1,250 @@
+//! Making a task: a protection domain, its spaces, its memory, its first thread.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use abi::cap::{MemRights, Perms, SELECTORS, Selector, own};
+use abi::layout::PAGE_SIZE;
+use hypervisor_logic::elf::Elf;
+use protocol::startup::{ADDRESS, Area, Caps, Share, Startup, UTCBS};
+use root_task::frames::{Frames, Range};
+use root_task::status::Failure;
+use runtime::ec::Ec;
+use runtime::pd::Pd;
+use runtime::sc::Sc;
+use runtime::sm::Sm;
+use runtime::space::{HostSpace, ObjectSpace};
+use runtime::{hypercall, selector};
+
+use crate::memory::{Memory, no_memory};
+use crate::watch::Watch;
+
+/// Where every task finds what it is given. Each area has room to grow to the next.
+pub mod layout {
+    /// Guest memory.
+    pub const GUEST: u64 = 0x1000_0000_0000;
+    /// The guest's kernel image.
+    pub const KERNEL: u64 = 0x2000_0000_0000;
+    /// The guest's initial RAM disk.
+    pub const INITRD: u64 = 0x3000_0000_0000;
+    /// The task's description.
+    pub const CONFIG: u64 = 0x7ffe_0010_0000;
+    /// The task's console channel. The console service has those of its clients from here on.
+    pub const CONSOLE: u64 = 0x7ffe_1000_0000;
+    /// The task's log channel. The console service has those of its clients from here on.
+    pub const LOG: u64 = 0x7ffe_2000_0000;
+    /// Distance between channels of the console service's clients.
+    pub const CHANNELS: u64 = 0x10_0000;
+}
+
+/// The selectors that every task finds filled.
+pub const CAPS: Caps = Caps { exceptions: 32, exit: 64, wake: 68, console: 69, msrs: 0, free: 128 };
+/// Where a task finds its MSR space, if it gets one.
+pub const MSRS: Selector = 70;
+
+/// The CPU that all tasks run on.
+const CPU: u16 = 0;
+
+/// A task in the making, and what is kept of it later.
+#[derive(Debug)]
+pub struct Task {
+    /// Its domain.
+    pub pd: Pd,
+    /// Its capabilities.
+    pub objects: ObjectSpace,
+    /// Its memory.
+    pub host: HostSpace,
+    /// What it will be told.
+    pub startup: Startup,
+    /// The frames that are its alone.
+    pub frames: Vec<Range>,
+    /// Where its program is in its memory.
+    program: Vec<(u64, u64)>,
+    entry: u64,
+}
+
+impl Task {
+    /// An empty task with `quota` pages of kernel memory.
+    ///
+    /// # Errors
+    /// When kernel memory is short.
+    pub fn new(quota: u64) -> Result<Self, Failure> {
+        let pd = Pd::OWN
+            .create_pd(quota)
+            .map_err(Failure::doing(format!("set {quota} pages of kernel memory aside")))?;
+        let make = || -> Result<_, abi::hypercall::Status> {
+            let objects = ObjectSpace::create(pd)?;
+            let host = HostSpace::create(pd)?;
+            let from = ObjectSpace::OWN;
+            let create = Perms::PD_CREATE.union(Perms::PD_QUOTA);
+            from.grant(pd.selector(), objects, own::PD, create)?;
+            from.grant(objects.selector(), objects, own::OBJECTS, Perms::ALL)?;
+            // It may pass on and drop its memory, not map other memory over it.
+            let pass = Perms::SPACE_TAKE.union(Perms::SPACE_REVOKE);
+            from.grant(host.selector(), objects, own::MEMORY, pass)?;
+            Ok((objects, host))
+        };
+        let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
+        let startup = Startup { caps: CAPS, cpu: CPU.into(), ..Startup::new() };
+        let (frames, program) = (Vec::new(), Vec::new());
+        Ok(Self { pd, objects, host, startup, frames, program, entry: 0 })
+    }
+
+    /// Makes physical memory visible to the task.
+    ///
+    /// # Errors
+    /// When kernel memory is short.
+    pub fn map(&self, pa: u64, va: u64, bytes: u64, rights: MemRights) -> Result<(), Failure> {
+        // SAFETY: the space is the task's, not this one's; its callers choose frames that are the
+        // task's or are shared with it on purpose.
+        unsafe { self.host.grant_physical(pa, va, bytes, rights) }
+            .map_err(Failure::doing("map the task's memory"))
+    }
+
+    /// Copies the segments of a program into new frames.
+    ///
+    /// # Errors
+    /// When the file is no program, or memory is short.
+    pub fn load(
+        &mut self,
+        memory: &mut Memory,
+        pool: &mut Frames,
+        program: &[u8],
+    ) -> Result<(), Failure> {
+        let elf = Elf::parse(program).map_err(|error| {
+            Failure::Other(format!("its program is damaged ({error:?}): build the image again"))
+        })?;
+        for segment in elf.segments() {
+            let first = segment.vaddr / PAGE_SIZE * PAGE_SIZE;
+            // Both are below 2^47, as the parser checked.
+            let inside = (segment.vaddr - first) as usize;
+            let len = segment.vaddr + segment.memsz - first;
+            let mut fresh = memory.fresh(pool, len)?;
+            self.frames.push(fresh.range());
+            let room = fresh.bytes().get_mut(inside..inside + segment.file.len());
+            room.unwrap_or_default().copy_from_slice(segment.file);
+            let rights = match (segment.write, segment.execute) {
+                (true, _) => MemRights::RW,
+                (false, true) => MemRights::RX,
+                (false, false) => MemRights::R,
+            };
+            self.map(fresh.range().base, first, len, rights)?;
+            self.program.push((first, len));
+        }
+        self.entry = elf.entry();
+        Ok(())
+    }
+
+    /// Gives the task a read-only copy of `bytes`.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn give_bytes(
+        &mut self,
+        memory: &mut Memory,
+        pool: &mut Frames,
+        bytes: &[u8],
+        va: u64,
+    ) -> Result<Area, Failure> {
+        let mut fresh = memory.fresh(pool, bytes.len().max(1) as u64)?;
+        self.frames.push(fresh.range());
+        fresh.bytes().get_mut(..bytes.len()).unwrap_or_default().copy_from_slice(bytes);
+        self.map(fresh.range().base, va, fresh.range().len, MemRights::R)?;
+        Ok(Area { base: va, len: bytes.len() as u64 })
+    }
+
+    /// Gives the task a semaphore or another capability of this task.
+    ///
+    /// # Errors
+    /// When kernel memory is short.
+    pub fn give(&self, from: Selector, at: Selector, perms: Perms) -> Result<(), Failure> {
+        ObjectSpace::OWN
+            .grant(from, self.objects, at, perms)
+            .map_err(Failure::doing("pass capabilities to the task"))
+    }
+
+    /// Gives the task its two semaphores: `wake` is its own, `console` wakes the console service.
+    ///
+    /// # Errors
+    /// When kernel memory is short.
+    pub fn give_semaphores(&self, wake: Sm, console: Sm) -> Result<(), Failure> {
+        let both = Perms::SM_UP.union(Perms::SM_DOWN);
+        self.give(wake.selector(), CAPS.wake, both)?;
+        self.give(console.selector(), CAPS.console, Perms::SM_UP)
+    }
+
+    /// Starts the task's first thread, and watches the task from then on.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn start(
+        &mut self,
+        memory: &mut Memory,
+        pool: &mut Frames,
+        share: Share,
+        wake: Sm,
+    ) -> Result<Watch, Failure> {
+        self.startup.share = share;
+        let mut fresh = memory.fresh(pool, size_of::<Startup>() as u64)?;
+        self.frames.push(fresh.range());
+        // SAFETY: the bytes are as many and as aligned as a start-up page.
+        unsafe { fresh.bytes().as_mut_ptr().cast::<Startup>().write(self.startup.clone()) };
+        self.map(fresh.range().base, ADDRESS, fresh.range().len, MemRights::R)?;
+        let watch = Watch::new(self.objects, CAPS.exceptions, CAPS.exit, wake)?;
+        let run = || -> Result<(), abi::hypercall::Status> {
+            let ec = selector::FREE.one()?;
+            let at = (CPU, CAPS.exceptions);
+            // SAFETY: the program was loaded for this domain; it brings its stack itself.
+            unsafe {
+                hypercall::create_thread(ec, self.pd.selector(), at, (UTCBS, 0, self.entry))?;
+            }
+            Sc::create(self.pd, Ec::at(ec), share).map(|_| ())
+        };
+        run().map_err(Failure::doing("start the task's first thread"))?;
+        Ok(watch)
+    }
+
+    /// Stops everything in the task: it loses its program, so that each of its threads faults at
+    /// its next instruction and then stands still with its watcher, and its virtual CPUs are
+    /// called out of their guests to do the same. Kernel memory that it has not used comes back.
+    pub fn stop(&self) {
+        for (va, len) in &self.program {
+            // What cannot be unmapped stays the task's own; nobody else gets its frames.
+            // SAFETY: the space is the task's, not this one's.
+            let _ = unsafe { self.host.revoke(*va, *len, MemRights::RWX) };
+        }
+        self.recall_all();
+        if let Ok(quota) = self.pd.quota() {
+            // Threads that are about to fault need none.
+            let _ = self.pd.take(quota.free);
+        }
+    }
+
+    /// Recalls whatever among the task's capabilities is a virtual CPU.
+    fn recall_all(&self) {
+        /// Selectors that are looked at. A virtual CPU behind them can still disturb the memory of
+        /// its own partition, and nothing else.
+        const LOOKED_AT: u32 = 4096;
+        // The root task's own selectors grow from the other end and never get there.
+        let first = SELECTORS - LOOKED_AT;
+        if self.objects.grant_range(0, ObjectSpace::OWN, first, LOOKED_AT, Perms::EC_CTRL).is_err()
+        {
+            return;
+        }
+        for selector in first..first + LOOKED_AT {
+            // Everything else says that it is no virtual CPU.
+            let _ = Ec::at(selector).recall();
+        }
+        // An error would mean that they are gone already.
+        let _ = ObjectSpace::OWN.revoke(first, LOOKED_AT);
+    }
+}
+
+/// Frames for the guest, as large pages where that is possible.
+///
+/// # Errors
+/// When memory is short.
+pub fn guest_frames(memory: &mut Memory, bytes: u64) -> Result<Vec<Range>, Failure> {
+    const LARGE: u64 = 2 << 20;
+    memory.frames.take_pieces(bytes, LARGE).ok_or_else(|| no_memory(bytes))
+}

@@ -1,0 +1,72 @@
+//! Protection domains.
+
+use abi::cap::{Selector, own};
+use abi::hypercall::{PdOp, Status};
+
+use crate::{hypercall, selector};
+
+/// A protection domain: what pays for objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pd(Selector);
+
+/// Kernel memory of a domain, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Not used yet.
+    pub free: u64,
+    /// All in all.
+    pub limit: u64,
+}
+
+impl Pd {
+    /// This task's domain.
+    pub const OWN: Self = Self(own::PD);
+
+    /// The domain at `selector`.
+    #[must_use]
+    pub const fn at(selector: Selector) -> Self {
+        Self(selector)
+    }
+
+    /// Where its capability is.
+    #[must_use]
+    pub const fn selector(self) -> Selector {
+        self.0
+    }
+
+    /// Makes a domain below this one and moves `pages` of kernel memory to it.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CreatePd`].
+    pub fn create_pd(self, pages: u64) -> Result<Self, Status> {
+        selector::fresh(|new| hypercall::create_pd(new, self.0, pages)).map(Self)
+    }
+
+    /// Its kernel memory.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlPd`].
+    pub fn quota(self) -> Result<Quota, Status> {
+        Self::control(self, PdOp::Read, 0)
+    }
+
+    /// Moves `pages` of kernel memory from this task's domain to this child.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlPd`].
+    pub fn give(self, pages: u64) -> Result<Quota, Status> {
+        self.control(PdOp::Give, pages)
+    }
+
+    /// Moves `pages` of free kernel memory from this child to this task's domain.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlPd`].
+    pub fn take(self, pages: u64) -> Result<Quota, Status> {
+        self.control(PdOp::Take, pages)
+    }
+
+    fn control(self, op: PdOp, pages: u64) -> Result<Quota, Status> {
+        hypercall::ctrl_pd(self.0, op, pages).map(|(free, limit)| Quota { free, limit })
+    }
+}

@@ -1,0 +1,172 @@
+//! What the root task gave this task, and how the task ends.
+
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use abi::cap::{NULL, Selector};
+use abi::utcb::Utcb;
+use config::Partition;
+use protocol::outcome::Outcome;
+use protocol::startup::{Area, Client, Share, Startup};
+
+use crate::clock::Clock;
+use crate::console::{self, Input, Output};
+use crate::memory::{self, GuestMemory};
+use crate::pd::Pd;
+use crate::pt::Pt;
+use crate::sm::Sm;
+use crate::space::MsrSpace;
+
+/// What further threads get unless their maker says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// The CPU of the first thread.
+    pub cpu: u16,
+    /// First event selector: where the root task hears of exceptions.
+    pub events: Selector,
+    /// The CPU time that the task was promised.
+    pub share: Share,
+}
+
+static CPU: AtomicU16 = AtomicU16::new(0);
+static EVENTS: AtomicU32 = AtomicU32::new(NULL);
+static EXIT: AtomicU32 = AtomicU32::new(NULL);
+static SHARE: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+/// What further threads get unless their maker says otherwise.
+#[must_use]
+pub fn defaults() -> Defaults {
+    let [priority, budget, period] = SHARE.each_ref().map(|word| word.load(Ordering::Relaxed));
+    Defaults {
+        cpu: CPU.load(Ordering::Relaxed),
+        events: EVENTS.load(Ordering::Relaxed),
+        share: Share { priority, budget, period },
+    }
+}
+
+/// Sets [`defaults`]. For the start of a task.
+pub fn set_defaults(defaults: Defaults) {
+    let Defaults { cpu, events, share } = defaults;
+    CPU.store(cpu, Ordering::Relaxed);
+    EVENTS.store(events, Ordering::Relaxed);
+    for (word, value) in SHARE.iter().zip([share.priority, share.budget, share.period]) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A task as its `main` gets it: what the root task gave it.
+#[derive(Debug)]
+pub struct Task {
+    startup: &'static Startup,
+    /// The first thread's message page.
+    pub utcb: &'static mut Utcb,
+}
+
+impl Task {
+    /// The task that was started with this page.
+    pub(crate) fn new(startup: &'static Startup, utcb: &'static mut Utcb) -> Self {
+        EXIT.store(startup.caps.exit, Ordering::Relaxed);
+        set_defaults(Defaults {
+            cpu: startup.cpu as u16,
+            events: startup.caps.exceptions,
+            share: startup.share,
+        });
+        Self { startup, utcb }
+    }
+
+    /// The page itself.
+    #[must_use]
+    pub const fn startup(&self) -> &'static Startup {
+        self.startup
+    }
+
+    /// The clock that all deadlines are in.
+    #[must_use]
+    pub const fn clock(&self) -> Clock {
+        Clock::new(self.startup.tsc_hz)
+    }
+
+    /// The description of this task's partition, if it can be read.
+    #[must_use]
+    pub fn partition(&self) -> Option<Partition> {
+        config::decode(bytes(self.startup.config)?).ok()?.partitions.into_iter().next()
+    }
+
+    /// The guest's kernel image.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&'static [u8]> {
+        bytes(self.startup.kernel)
+    }
+
+    /// The guest's initial RAM disk.
+    #[must_use]
+    pub fn initrd(&self) -> Option<&'static [u8]> {
+        bytes(self.startup.initrd)
+    }
+
+    /// Memory for the guest.
+    #[must_use]
+    pub fn guest_memory(&self) -> Option<GuestMemory> {
+        let area = self.startup.guest_memory;
+        // SAFETY: the root task made this area for this purpose.
+        (!area.is_empty()).then(|| unsafe { GuestMemory::new(area) })
+    }
+
+    /// The task's console, if it was given one. To be taken once: a second copy would send and
+    /// receive the same bytes again.
+    #[must_use]
+    pub fn console(&self) -> Option<(Output, Input)> {
+        // SAFETY: the root task mapped the channel for reading and writing.
+        let channel = unsafe { memory::shared(self.startup.console) }?;
+        Some(console::open(channel, Sm::at(self.startup.caps.console), self.wake()))
+    }
+
+    /// The semaphore that wakes this task for its console.
+    #[must_use]
+    pub const fn wake(&self) -> Sm {
+        Sm::at(self.startup.caps.wake)
+    }
+
+    /// The registers that a guest may use without an exit.
+    #[must_use]
+    pub fn msrs(&self) -> Option<MsrSpace> {
+        let selector = self.startup.caps.msrs;
+        (selector != NULL).then_some(MsrSpace::at(selector))
+    }
+
+    /// For the console service: whom it serves.
+    #[must_use]
+    pub fn clients(&self) -> &'static [Client] {
+        self.startup.clients()
+    }
+}
+
+/// The bytes of an area that the root task mapped and nobody changes.
+fn bytes(area: Area) -> Option<&'static [u8]> {
+    let len = usize::try_from(area.len).ok()?;
+    // SAFETY: the areas of images and of the description are mapped as long as the task lives, and
+    // are read-only here and unchanged elsewhere.
+    (!area.is_empty()).then(|| unsafe { core::slice::from_raw_parts(area.base as *const u8, len) })
+}
+
+/// Ends the task. Any thread of it may say so.
+pub fn exit(outcome: Outcome) -> ! {
+    let portal = Pt::at(EXIT.load(Ordering::Relaxed) + outcome as u32);
+    // The portal is answered only if there is nobody who could end the task.
+    let _ = portal.signal();
+    park()
+}
+
+/// Puts the calling thread to sleep for ever; its handlers and virtual CPUs go on.
+pub fn park() -> ! {
+    if let Ok(never) = Sm::create(Pd::OWN, 0) {
+        // An error could only mean that the semaphore is gone, and the domain with it.
+        while never.down().is_ok() {}
+    }
+    die()
+}
+
+/// Raises an invalid-opcode exception, which shows the registers to whoever watches this task.
+pub fn die() -> ! {
+    // SAFETY: the exception's handler does not return here.
+    unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+}

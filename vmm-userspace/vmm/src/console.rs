@@ -1,0 +1,89 @@
+//! The guest's serial port and the console service.
+
+use machine::pc::{Clock, Pc};
+use runtime::console::{Input, Output};
+
+use crate::clock::GuestClock;
+
+/// The far end of the guest's serial line; without one, output is lost and input never comes.
+#[derive(Debug)]
+pub struct Console {
+    channel: Option<(Output, Input)>,
+    /// Host ticks at which the line has time for another byte of input that waits.
+    input_at: u64,
+}
+
+impl Console {
+    /// A console over the channel that the root task set up.
+    #[must_use]
+    pub const fn new(channel: Option<(Output, Input)>) -> Self {
+        Self { channel, input_at: u64::MAX }
+    }
+
+    /// When [`Console::pump`] has to be called at the latest, in host ticks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn deadline(&self) -> u64 {
+        self.input_at
+    }
+
+    /// Whether input waits for the guest to read.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.channel.as_ref().is_some_and(|(_, input)| input.available() > 0)
+    }
+
+    /// Passes output on. What does not fit stays in the serial port, and the service says when there is room. Returns whether
+    /// the serial port may have something new to tell the guest.
+    #[inline]
+    pub fn send(&mut self, pc: &mut Pc) -> bool {
+        let Some((output, _)) = &mut self.channel else {
+            while pc.take_output().is_some() {}
+            return false;
+        };
+        let was_full = pc.output_waiting() > 1;
+        loop {
+            while output.room() > 0
+                && let Some(byte) = pc.take_output()
+            {
+                output.write(&[byte]);
+            }
+            if pc.output_waiting() == 0 {
+                break;
+            }
+            if output.prepare_wait() {
+                return false;
+            }
+        }
+        if was_full {
+            pc.output_taken();
+        }
+        was_full
+    }
+
+    /// Moves whatever can move, in both directions. Afterwards the service wakes the task when there is more.
+    pub fn pump(&mut self, pc: &mut Pc, clock: &GuestClock) {
+        self.send(pc);
+        self.input_at = u64::MAX;
+        let Some((_, input)) = &mut self.channel else { return };
+        loop {
+            while input.available() > 0 {
+                if pc.input_room(clock) == 0 {
+                    // Either the line is busy for a while, or the guest must read first.
+                    if let Some(time) = pc.next_input(clock) {
+                        self.input_at = clock.tsc_at(time);
+                    }
+                    return;
+                }
+                let mut byte = [0];
+                if input.read(&mut byte) == 1 {
+                    pc.input(byte[0], clock);
+                }
+            }
+            if input.prepare_wait() {
+                return;
+            }
+        }
+    }
+}
