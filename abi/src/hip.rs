@@ -27,7 +27,7 @@ pub struct Hip {
     pub bundle_base: u64,
     /// Its length in bytes.
     pub bundle_len: u64,
-    /// Physical address of the ACPI root pointer, 0 if there is none.
+    /// Physical address of the ACPI root pointer, 0 if there is none. It may lie in memory that the kernel keeps.
     pub acpi_rsdp: u64,
     /// Pages of kernel memory in the root task's quota at its start.
     pub quota: u64,
@@ -35,6 +35,8 @@ pub struct Hip {
     pub features: u64,
     /// The linear frame buffer the loader left, or zeros.
     pub framebuffer: Framebuffer,
+    /// The first 36 bytes of the ACPI root pointer (ACPI 6.5 5.2.5.3); zeros if there is none.
+    pub acpi_root: [u8; 40],
     /// Number of valid `regions`.
     pub region_count: u64,
     /// Physical memory, sorted, not overlapping. What the kernel keeps is not listed.

@@ -16,7 +16,8 @@
 //!
 //! Wherever a call makes an object, RDI is the selector in the caller's object space that will hold
 //! the new capability; it must be empty ([`Status::Occupied`]). The object's memory is charged to the domain
-//! named by the main selector ([`Status::Quota`] when that has too little left; nothing is left half-made).
+//! named by the main selector ([`Status::Quota`] when that has too little left; nothing is left half-made,
+//! but page tables that were made on the way stay for the next try).
 
 /// The hypercalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,6 +198,41 @@ pub enum EcOp {
     /// Make a virtual CPU leave its guest with [`crate::vcpu::Exit::Recall`], at once if it runs, else before
     /// its next instruction.
     Recall = 0,
+    /// Look at it: RDI returns what it does ([`EcActivity`]), RSI how many events (exits or exceptions) it has had. If it waits
+    /// for a reply, the registers of the one at the end of its chain of calls are in the caller's UTCB
+    /// ([`crate::fault::FaultState`]; the cause is zeros); likewise its own, if it is a thread.
+    Look = 1,
+}
+
+/// What an execution context does, as [`EcOp::Look`] returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum EcActivity {
+    /// It runs or could run.
+    Runs = 0,
+    /// It waits for a reply, and whoever works on that runs or could run.
+    Served = 1,
+    /// It, or whoever works on its reply, waits for a semaphore.
+    Waits = 2,
+    /// A handler without a caller.
+    Idle = 3,
+    /// The kernel has ended it.
+    Dead = 4,
+}
+
+impl EcActivity {
+    /// The activity for a value out of RDI.
+    #[must_use]
+    pub const fn from_abi(value: u64) -> Option<Self> {
+        Some(match value {
+            0 => Self::Runs,
+            1 => Self::Served,
+            2 => Self::Waits,
+            3 => Self::Idle,
+            4 => Self::Dead,
+            _ => return None,
+        })
+    }
 }
 
 /// Operations of [`Number::CtrlSm`].

@@ -468,8 +468,9 @@ impl Groups {
     /// CR2 only.
     pub const CR2: Self = Self(1 << 23);
     /// Reply only: the instruction that exited is done. RIP moves behind it (by the length the processor
-    /// gave, or by [`VcpuState::inst_len`] where it gave none), blocking by STI and MOV SS ends, and a
-    /// pending single step is raised (SDM 3B 18.3.1.4).
+    /// gave, or by [`VcpuState::inst_len`] where it gave none; with [`Groups::RIP`] it becomes
+    /// [`VcpuState::rip`] instead), blocking by STI and MOV SS ends, and a pending single step is raised
+    /// (SDM 3B 18.3.1.4).
     pub const DONE: Self = Self(1 << 32);
 
     /// All groups that hold state.

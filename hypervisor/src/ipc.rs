@@ -5,7 +5,7 @@
 
 use abi::cap::{Perms, Selector};
 use abi::fault::{FaultGroups, FaultState};
-use abi::hypercall::{EcKind, Status};
+use abi::hypercall::{EcActivity, EcKind, Status};
 use abi::utcb::{MsgTag, Utcb};
 use hypervisor_logic::ipc as transfer;
 
@@ -16,6 +16,12 @@ use crate::object::pd::{Pd, insert};
 use crate::object::pt::Pt;
 use crate::object::{Ref, lookup};
 use crate::sched;
+
+/// Vector of page faults: the only exceptions with an address.
+const PAGE_FAULT: u64 = 14;
+
+/// Address bits of the lower half.
+const LOWER_HALF: u64 = (1 << 47) - 1;
 
 /// The message page of a thread or handler.
 #[inline(always)]
@@ -109,6 +115,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Ref<Ec> {
         return cannot_enter(cpu, ec, handler, Retry::Event(selector));
     }
     ec.event.set(Some(pt));
+    ec.event_count.set(ec.event_count.get().wrapping_add(1));
     if ec.kind == EcKind::Vcpu {
         arch::export_state(cpu, &ec, pt.mover.get(), pt.groups.get(), handler.utcb);
     } else {
@@ -189,6 +196,21 @@ fn pass_items(from: &Ec, to: &Ec, tag: MsgTag) {
     );
 }
 
+/// Shows `ec`, or whoever works on its reply, in the UTCB of `viewer`.
+pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
+    let Some((end, _)) = sched::end_of_chain(ec) else { return EcActivity::Runs };
+    if end.kind != EcKind::Vcpu {
+        export_fault(&end, FaultGroups::STATE, utcb(viewer));
+    }
+    match end.state.get() {
+        State::Dead => EcActivity::Dead,
+        State::Blocked => EcActivity::Waits,
+        State::Idle => EcActivity::Idle,
+        State::Ready if end == ec => EcActivity::Runs,
+        State::Ready => EcActivity::Served,
+    }
+}
+
 fn export_fault(ec: &Ec, groups: FaultGroups, utcb: &mut Utcb) {
     let frame = ec.regs();
     let mut state = FaultState::default();
@@ -201,7 +223,7 @@ fn export_fault(ec: &Ec, groups: FaultGroups, utcb: &mut Utcb) {
     if groups.0 & FaultGroups::CAUSE.0 != 0 {
         state.vector = frame.vector;
         state.error = frame.error;
-        state.address = frame.gpr.rsp;
+        state.address = if frame.vector == PAGE_FAULT { frame.gpr.rsp } else { 0 };
     }
     // SAFETY: the state is plain words and fits the UTCB's, as `abi` checks for the larger `VcpuState`.
     unsafe { utcb.words.as_mut_ptr().cast::<FaultState>().write(state) };
@@ -215,7 +237,8 @@ fn import_fault(ec: &Ec, groups: FaultGroups, utcb: &Utcb) {
     let state = unsafe { utcb.words.as_ptr().cast::<FaultState>().read() };
     let frame = ec.regs();
     frame.gpr = state.gpr;
-    frame.rsp = state.gpr.rsp;
-    frame.rip = state.rip;
+    // IRET faults in ring 0 if they are not canonical.
+    frame.rsp = state.gpr.rsp & LOWER_HALF;
+    frame.rip = state.rip & LOWER_HALF;
     frame.rflags = arch::user_flags(state.rflags);
 }

@@ -7,6 +7,7 @@ use abi::hypercall::{EcKind, PRIORITIES};
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegionKind, PixelFormat};
+use hypervisor_logic::acpi::PhysRead;
 use hypervisor_logic::elf::Elf;
 use hypervisor_logic::physical::PhysicalSpace;
 use hypervisor_logic::sched::Budget;
@@ -28,6 +29,9 @@ use crate::panic::refuse;
 
 /// Time slice of the root task, in time-stamp-counter ticks.
 const SLICE: u64 = 10_000_000;
+
+/// Bytes of an ACPI root pointer.
+const RSDP_LENGTH: usize = 36;
 
 /// How to start it.
 pub struct Start {
@@ -298,6 +302,12 @@ fn write_hip(
     hip.bundle_base = bundle_base;
     hip.bundle_len = info.ramdisk_len;
     hip.acpi_rsdp = machine.rsdp;
+    if machine.rsdp != 0
+        && let Some(copy) = hip.acpi_root.get_mut(..RSDP_LENGTH)
+        && !physical.read(machine.rsdp, copy)
+    {
+        copy.fill(0);
+    }
     hip.quota = pd.account.level().0;
     hip.features = if controls.ept_1g { hip::features::GUEST_1G_PAGES } else { 0 }
         | if fpu::has_xsave() { hip::features::XSAVE } else { 0 }

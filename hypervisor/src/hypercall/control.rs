@@ -12,8 +12,8 @@ use crate::object::pt::Pt;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
 use crate::object::{Ref, lookup};
-use crate::sched;
 use crate::sched::timeout::Owner;
+use crate::{ipc, sched};
 
 /// Hypercall `CtrlSm`.
 #[inline(always)]
@@ -59,16 +59,22 @@ fn wait(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, deadline: u64) -> Ref<Ec> {
 }
 
 /// Hypercall `CtrlEc`.
-pub fn ec(caller: &Pd, args: Args) -> Outcome {
-    let ec = lookup::<Ec>(caller, args.selector, Perms::EC_CTRL)?;
-    if args.flags != EcOp::Recall as u8 {
-        return Err(Status::BadHypercall);
+pub fn ec(caller: Ref<Ec>, args: Args) -> Outcome {
+    let ec = lookup::<Ec>(&caller.pd, args.selector, Perms::EC_CTRL)?;
+    match args.flags {
+        flags if flags == EcOp::Recall as u8 => {
+            if ec.kind != EcKind::Vcpu {
+                return Err(Status::BadParam);
+            }
+            arch::recall(ec);
+            Ok(Values::NONE)
+        }
+        flags if flags == EcOp::Look as u8 => {
+            let activity = ipc::look(&caller, ec);
+            Ok(Values(Status::Success, activity as u64, ec.event_count.get()))
+        }
+        _ => Err(Status::BadHypercall),
     }
-    if ec.kind != EcKind::Vcpu {
-        return Err(Status::BadParam);
-    }
-    arch::recall(ec);
-    Ok(Values::NONE)
 }
 
 /// Hypercall `CtrlSc`.

@@ -35,7 +35,7 @@ fn publish<T: Object>(caller: &Pd, at: u64, object: Ref<T>, payer: &Pd) -> Resul
 fn vacant(caller: &Pd, at: u64) -> Result<Selector, Status> {
     let at = selector(at)?;
     if at == abi::cap::NULL || at >= abi::cap::SELECTORS {
-        return Err(Status::BadParam);
+        return Err(Status::BadCap);
     }
     if caller.capability(at).is_empty() { Ok(at) } else { Err(Status::Occupied) }
 }

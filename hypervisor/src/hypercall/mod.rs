@@ -91,7 +91,7 @@ fn other(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcome 
         Number::CreateSm => create::sm(pd, args),
         Number::Grant => grant::grant(cpu, pd, args),
         Number::Revoke => grant::revoke(cpu, pd, args),
-        Number::CtrlEc => control::ec(pd, args),
+        Number::CtrlEc => control::ec(ec, args),
         Number::CtrlSc => control::sc(cpu, pd, args),
         Number::CtrlPt => control::pt(pd, args),
         Number::AssignInt => control::interrupt(pd, args),

@@ -82,6 +82,8 @@ pub struct Ec {
     pub event: Local<Option<Ref<Pt>>>,
     /// First selector of its event portals.
     pub events: Selector,
+    /// Events it has had.
+    pub event_count: Local<u64>,
     /// What it is.
     pub kind: EcKind,
     /// The CPU it is bound to.
@@ -148,6 +150,7 @@ impl Ec {
             callee: Local::new(None),
             event: Local::new(None),
             events: birth.events,
+            event_count: Local::new(0),
             kind: birth.kind,
             cpu: birth.cpu,
             retry: Local::new(Retry::None),

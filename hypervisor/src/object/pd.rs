@@ -96,10 +96,10 @@ pub fn insert(
     cap: Cap,
 ) -> Result<(), Status> {
     if selector == abi::cap::NULL {
-        return Err(Status::BadParam);
+        return Err(Status::BadCap);
     }
     table.insert(&mut Tables(account), selector, cap).map_err(|error| match error {
-        InsertError::BadSelector => Status::BadParam,
+        InsertError::BadSelector => Status::BadCap,
         InsertError::Occupied => Status::Occupied,
         InsertError::NoMemory => Status::Quota,
     })?;

@@ -93,7 +93,7 @@ fn park(sc: Ref<Sc>, ec: Ref<Ec>) {
 }
 
 /// Follows the calls of a context down to the one that can do something.
-fn end_of_chain(start: Ref<Ec>) -> Option<(Ref<Ec>, bool)> {
+pub fn end_of_chain(start: Ref<Ec>) -> Option<(Ref<Ec>, bool)> {
     let mut ec = start;
     let mut helping = false;
     for _ in 0..MAX_CHAIN {

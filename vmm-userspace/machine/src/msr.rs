@@ -5,7 +5,7 @@
 //! | guest's own, in the state image; the kernel can let the guest use them without an exit | FS_BASE, GS_BASE, KERNEL_GS_BASE, STAR, LSTAR, CSTAR, FMASK, SYSENTER_CS, _ESP, _EIP, TSC_AUX, EFER, PAT |
 //! | emulated with effect | APIC_BASE, x2APIC range, TSC_DEADLINE, TSC, TSC_ADJUST |
 //! | kept, without effect: memory types come from the second-level tables | MTRRs |
-//! | kept, without effect | MISC_ENABLE[0], MCG_STATUS, DEBUGCTL[1:0] |
+//! | kept, without effect | MISC_ENABLE bit 0, MCG_STATUS, DEBUGCTL bits 0 and 1 |
 //! | constant | MTRRCAP, MCG_CAP (no banks), PLATFORM_ID, PLATFORM_INFO, BIOS_SIGN_ID, FEATURE_CONTROL (locked, no VMX), SMI_COUNT |
 //! | writes ignored | BIOS_UPDT_TRIG, BIOS_SIGN_ID |
 //! | #GP | everything else: what CPUID does not offer has no registers either |

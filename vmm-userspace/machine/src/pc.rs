@@ -21,7 +21,7 @@ mod mmio;
 mod outcome;
 mod ports;
 
-use abi::vcpu::{Groups, VcpuState};
+use abi::vcpu::{Groups, VcpuState, Window};
 use core::num::NonZeroU64;
 use devices::{
     lapic::{Config, Features, LocalApic},
@@ -161,7 +161,9 @@ impl Pc {
     /// is to be recalled or, if it halts, woken.
     #[must_use]
     pub fn interrupt_waiting(&self) -> bool {
-        self.board.nmi || self.board.interrupt_pending() && !self.injection.asked()
+        let asked = |window| self.injection.asked(window);
+        self.board.nmi && !asked(Window::NMI)
+            || self.board.interrupt_pending() && !asked(Window::INTERRUPT)
     }
 
     /// Host time-stamp-counter value at which the machine needs a [`abi::vcpu::Exit::Recall`] or, while it halts, a [`Pc::wake`].

@@ -112,7 +112,7 @@ impl Root {
         for partition in &mut self.partitions {
             partition.start_or_report(&mut self.context);
         }
-        while self.partitions.iter().any(Partition::is_running) {
+        while self.partitions.iter().any(Partition::is_alive) {
             self.show_kernel_log();
             log::pump();
             // A time-out is a reason to look as well.

@@ -1,7 +1,9 @@
 //! A partition: its task, and what stays when the task is started again.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::mem;
 
 use abi::cap::{MemRights, Perms};
 use abi::layout::PAGE_SIZE;
@@ -11,6 +13,7 @@ use protocol::startup::{Area, Share};
 use root_task::frames::{Frames, Range};
 use root_task::policy::{self, Ending};
 use root_task::status::Failure;
+use runtime::clock::now;
 use runtime::space::MsrSpace;
 
 use crate::channel::Channel;
@@ -25,6 +28,10 @@ const QUOTA: u64 = 1024;
 /// one table for 512, in the task and in the guest each.
 const PAGES_PER_TABLE: u64 = 128;
 
+/// Nanoseconds from one start to the next at least: a partition that fails at once must not keep
+/// the machine busy with starting it.
+const RESTART_INTERVAL: u64 = 1_000_000_000;
+
 /// A partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -34,8 +41,21 @@ pub struct Partition {
     guest: Vec<Range>,
     /// Frames of earlier runs, for the next: never for anybody else.
     pool: Frames,
-    running: Option<(Task, Watch)>,
+    state: State,
+    /// When it was started last, in ticks.
+    started: u64,
     starts: u64,
+}
+
+/// What a partition does.
+#[derive(Debug)]
+enum State {
+    /// Its task runs.
+    Runs(Box<Task>, Watch),
+    /// It is to be started again.
+    Waits,
+    /// It has ended.
+    Ended,
 }
 
 impl Partition {
@@ -46,7 +66,7 @@ impl Partition {
     pub fn new(context: &mut Context, config: config::Partition) -> Result<Self, Failure> {
         let channel = Channel::new(&mut context.memory, config.console)?;
         let (guest, pool) = (Vec::new(), Frames::new());
-        Ok(Self { config, channel, guest, pool, running: None, starts: 0 })
+        Ok(Self { config, channel, guest, pool, state: State::Ended, started: 0, starts: 0 })
     }
 
     /// Its name.
@@ -59,24 +79,25 @@ impl Partition {
         self.channel
     }
 
-    /// Whether its task runs.
-    pub const fn is_running(&self) -> bool {
-        self.running.is_some()
+    /// Whether its task runs or will run again.
+    pub const fn is_alive(&self) -> bool {
+        !matches!(self.state, State::Ended)
     }
 
     /// Starts its task.
     ///
     /// # Errors
     /// When memory is short, or the image is incomplete.
-    pub fn start(&mut self, context: &mut Context) -> Result<(), Failure> {
+    fn start(&mut self, context: &mut Context) -> Result<(), Failure> {
+        self.state = State::Ended;
+        self.started = now();
         let quota = QUOTA + (self.config.memory / PAGE_SIZE).div_ceil(PAGES_PER_TABLE);
         let mut task = Task::new(quota)?;
         let started = self.fill(context, &mut task);
         if started.is_err() {
             self.retire(&task);
         }
-        self.running = Some((task, started?));
-        self.starts += 1;
+        self.state = State::Runs(Box::new(task), started?);
         Ok(())
     }
 
@@ -129,16 +150,20 @@ impl Partition {
     }
 
     /// Sees to its end, if its task has ended: reports it, stops what is left of it, and starts it
-    /// again if it should be.
+    /// again if it should be, now or later.
     pub fn attend(&mut self, context: &mut Context) {
-        let Some((task, watch)) = &self.running else { return };
-        let Some(end) = watch.take() else { return };
-        task.stop();
-        let ending = self.report(end);
-        if let Some((task, _)) = self.running.take() {
-            self.retire(&task);
+        if let State::Runs(task, watch) = &self.state {
+            let Some(end) = watch.take() else { return };
+            task.stop();
+            let ending = self.report(end);
+            let again = policy::again(self.config.restart, ending);
+            let next = if again { State::Waits } else { State::Ended };
+            if let State::Runs(task, _) = mem::replace(&mut self.state, next) {
+                self.retire(&task);
+            }
         }
-        if policy::again(self.config.restart, ending) {
+        let ran = now().saturating_sub(self.started);
+        if matches!(self.state, State::Waits) && context.clock.to_ns(ran) >= RESTART_INTERVAL {
             say!("{} is started again", self.name());
             self.start_or_report(context);
         }
@@ -149,6 +174,7 @@ impl Partition {
         if let Err(failure) = self.start(context) {
             say!("{} cannot be started: {failure}", self.name());
         }
+        self.starts += 1;
     }
 
     fn report(&self, end: End) -> Ending {

@@ -30,12 +30,17 @@ const NAMES: [&str; 22] = [
     "control protection exception",
 ];
 
+const PAGE_FAULT: u64 = 14;
+
 /// Shows an exception with all registers.
 pub fn fault(name: &str, state: &FaultState) {
     let known = usize::try_from(state.vector).ok().and_then(|vector| NAMES.get(vector));
     let what = known.copied().unwrap_or("reserved exception");
     let FaultState { gpr, rip, rflags, vector, error, address } = state;
-    say!("{name}: {what} (vector {vector}, error {error:#x}, address {address:#x}) at {rip:#x}");
+    match *vector {
+        PAGE_FAULT => say!("{name}: {what} at {rip:#x}, address {address:#x}, error {error:#x}"),
+        _ => say!("{name}: {what} at {rip:#x}, vector {vector}, error {error:#x}"),
+    }
     for (names, values) in [
         (["rax", "rbx", "rcx", "rdx"], [gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx]),
         (["rsi", "rdi", "rbp", "rsp"], [gpr.rsi, gpr.rdi, gpr.rbp, gpr.rsp]),

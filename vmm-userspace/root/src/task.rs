@@ -1,5 +1,6 @@
 //! Making a task: a protection domain, its spaces, its memory, its first thread.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -55,7 +56,7 @@ pub struct Task {
     /// Its memory.
     pub host: HostSpace,
     /// What it will be told.
-    pub startup: Startup,
+    pub startup: Box<Startup>,
     /// The frames that are its alone.
     pub frames: Vec<Range>,
     /// Where its program is in its memory.
@@ -85,7 +86,7 @@ impl Task {
             Ok((objects, host))
         };
         let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
-        let startup = Startup { caps: CAPS, cpu: CPU.into(), ..Startup::new() };
+        let startup = Box::new(Startup { caps: CAPS, cpu: CPU.into(), ..Startup::new() });
         let (frames, program) = (Vec::new(), Vec::new());
         Ok(Self { pd, objects, host, startup, frames, program, entry: 0 })
     }
@@ -188,7 +189,7 @@ impl Task {
         let mut fresh = memory.fresh(pool, size_of::<Startup>() as u64)?;
         self.frames.push(fresh.range());
         // SAFETY: the bytes are as many and as aligned as a start-up page.
-        unsafe { fresh.bytes().as_mut_ptr().cast::<Startup>().write(self.startup.clone()) };
+        unsafe { fresh.bytes().as_mut_ptr().cast::<Startup>().write((*self.startup).clone()) };
         self.map(fresh.range().base, ADDRESS, fresh.range().len, MemRights::R)?;
         let watch = Watch::new(self.objects, CAPS.exceptions, CAPS.exit, wake)?;
         let run = || -> Result<(), abi::hypercall::Status> {

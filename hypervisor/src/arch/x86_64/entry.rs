@@ -222,7 +222,9 @@ global_asm!(
     "push rdx",
     "push rcx",
     "push rax",
-    "cld",
+    // An interrupt gate leaves AC and DF as the task had them.
+    "push 2",
+    "popfq",
     "mov rdi, rsp",
     "sub rsp, 8",
     "call {trap}",

@@ -18,11 +18,13 @@ pub fn build(page: u64) {
             8 | 18 => 2,
             _ => 0_u64,
         };
+        // INT3 and INTO are for ring 3 to use.
+        let kind = if matches!(vector, 3 | 4) { 0xee } else { 0x8e_u64 };
         let address = trap_stub_address(vector);
         let low = address & 0xffff
             | u64::from(KERNEL_CODE) << 16
             | stack << 32
-            | 0x8e << 40
+            | kind << 40
             | (address >> 16 & 0xffff) << 48;
         // SAFETY: 256 gates of 16 bytes fill the page.
         unsafe {

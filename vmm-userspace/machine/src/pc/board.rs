@@ -20,6 +20,9 @@ use devices::{
 use super::{Clock, Settings};
 use crate::memory::HIGH;
 
+/// Inputs 16 to 23 of the I/O APIC are PCI interrupts: active low, pulled up.
+const IDLE_LINES: u32 = 0xff_0000;
+
 /// What the guest asked for that ends the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -67,7 +70,7 @@ impl Board {
             uart: Uart::new(),
             debug: DebugPort::new(),
             pic: Pic::new(),
-            ioapic: IoApic::new(0),
+            ioapic: IoApic::new(IDLE_LINES),
             pit: Pit::new(),
             port61: Port61::new(),
             rtc: Rtc::new(settings.unix_seconds).with_memory_size(settings.memory.low_end(), high),

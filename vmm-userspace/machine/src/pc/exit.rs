@@ -54,7 +54,6 @@ impl Pc {
             // CPUID offers none of these.
             Exit::Hypercall | Exit::Virtualization | Exit::Mwait => raise(state, 6, None),
             Exit::Rdpmc => raise(state, 13, Some(0)),
-            Exit::Rdtsc => self.rdtsc(state, clock),
             Exit::Init => Outcome::Continue(Groups::NONE),
             Exit::Startup => Outcome::Continue(self.start(state, clock)),
             Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
@@ -63,6 +62,7 @@ impl Pc {
             | Exit::Debug
             | Exit::DescriptorTable
             | Exit::Invlpg
+            | Exit::Rdtsc
             | Exit::TaskSwitch
             | Exit::Other => Outcome::Stop(Stop::Unhandled(exit, state.qual[0])),
         }
@@ -216,7 +216,7 @@ impl Pc {
             // Processors are not bound to tell the length at a memory exit (SDM 3C 28.2.5).
             End::Done if told != state.inst_len => {
                 state.rip = next_rip(state);
-                report.groups | Groups::RIP
+                report.groups | Groups::RIP | Groups::DONE
             }
             End::Done => report.groups | Groups::DONE,
             End::Again => report.groups,
@@ -362,12 +362,6 @@ impl Pc {
             }
             Err(Gp) => raise(state, 13, Some(0)),
         }
-    }
-
-    fn rdtsc(&mut self, state: &mut VcpuState, clock: &impl Clock) -> Outcome {
-        let tsc = self.guest_clock(clock).tsc;
-        (state.gpr.rax, state.gpr.rdx) = (tsc & 0xffff_ffff, tsc >> 32);
-        Outcome::Continue(ACDB_DONE)
     }
 
     #[inline]

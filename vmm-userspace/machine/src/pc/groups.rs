@@ -24,7 +24,7 @@ pub(super) const EMULATE: Groups = MEMORY.union(Groups::DS_ES).union(Groups::FS_
 #[must_use]
 pub const fn portal_groups(exit: Exit) -> Groups {
     match exit {
-        Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Xsetbv | Exit::Rdtsc => Groups::ACDB,
+        Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Xsetbv => Groups::ACDB,
         Exit::Port => Groups::ACDB.union(Groups::QUAL),
         Exit::Hlt => Groups::RFLAGS,
         Exit::Memory => MEMORY,
@@ -47,6 +47,7 @@ pub const fn portal_groups(exit: Exit) -> Groups {
         | Exit::Debug
         | Exit::DescriptorTable
         | Exit::Invlpg
+        | Exit::Rdtsc
         | Exit::TaskSwitch
         | Exit::Other => Groups::ALL,
     }

@@ -21,9 +21,9 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    /// Whether the interrupt window has been asked for.
-    pub const fn asked(self) -> bool {
-        self.window.0 & Window::INTERRUPT.0 != 0
+    /// Whether this window has been asked for.
+    pub const fn asked(self, window: Window) -> bool {
+        self.window.0 & window.0 != 0
     }
 }
 
@@ -31,7 +31,7 @@ impl Pc {
     /// Asks for the windows that are missing. Returns the groups to write back.
     #[inline]
     pub(super) fn request_windows(&mut self, state: &mut VcpuState) -> Groups {
-        let interrupt = !self.injection.asked() && self.board.interrupt_pending();
+        let interrupt = !self.injection.asked(Window::INTERRUPT) && self.board.interrupt_pending();
         if !interrupt && !self.board.nmi {
             return Groups::NONE;
         }

@@ -103,7 +103,10 @@ impl Board {
             COM1..=COM1_LAST => {
                 let value = self.uart.read(port - COM1, clock.time());
                 self.sync_uart();
-                self.touch_timers();
+                // Only taking a byte moves the time-out of the receiver.
+                if port == COM1 {
+                    self.touch_timers();
+                }
                 value
             }
             debug_port::PORT => self.debug.read(0, clock.time()),

@@ -12,7 +12,7 @@ pub mod state;
 pub mod vcpu;
 pub mod vmcs;
 
-use hypervisor_logic::vmx::{Controls, Refusal, VmxCapabilities, negotiate};
+use hypervisor_logic::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate};
 use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4};
 
@@ -61,6 +61,18 @@ pub fn flush_all() {
         // SAFETY: all-context INVVPID; negotiation has made sure of it.
         unsafe {
             core::arch::asm!("invvpid {}, [{}]", in(reg) 2_u64, in(reg) &descriptor, options(nostack));
+        }
+    }
+}
+
+/// Drops the translations of the loaded virtual CPU's linear addresses.
+pub fn flush_vpid() {
+    let vpid = vmcs::read(field::VPID);
+    if vpid != 0 {
+        let descriptor = [u64::from(vpid), 0];
+        // SAFETY: single-context INVVPID; negotiation has made sure of it.
+        unsafe {
+            core::arch::asm!("invvpid {}, [{}]", in(reg) 1_u64, in(reg) &descriptor, options(nostack));
         }
     }
 }

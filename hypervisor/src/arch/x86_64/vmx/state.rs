@@ -31,7 +31,13 @@ macro_rules! hot_exports {
 const ANY: u64 = u64::MAX;
 
 const IO: Groups = Groups::ACDB.union(Groups::QUAL);
-const MMIO: Groups = Groups::GPRS.union(Groups::RIP).union(Groups::QUAL).union(Groups::CS_SS);
+const MMIO: Groups = Groups::GPRS
+    .union(Groups::RIP)
+    .union(Groups::RFLAGS)
+    .union(Groups::QUAL)
+    .union(Groups::CR)
+    .union(Groups::EFER_PAT)
+    .union(Groups::CS_SS);
 
 /// The mover for a mask.
 pub fn mover(mask: u64) -> StateMover {
@@ -107,10 +113,47 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
     if wants::<KNOWN>(mask, Groups::QUAL) {
         export_qualification(ec, state);
     }
+    if wants::<KNOWN>(mask, Groups::CR) {
+        export_cr(ec, state);
+    }
+    if wants::<KNOWN>(mask, Groups::EFER_PAT) {
+        state.efer = vmcs::read(f::GUEST_EFER);
+        state.pat = vmcs::read(f::GUEST_PAT);
+    }
+    if wants::<KNOWN>(mask, Groups::CS_SS) {
+        state.cs = segment(
+            f::GUEST_CS_SELECTOR,
+            f::GUEST_CS_BASE,
+            f::GUEST_CS_LIMIT,
+            f::GUEST_CS_ACCESS_RIGHTS,
+        );
+        state.ss = segment(
+            f::GUEST_SS_SELECTOR,
+            f::GUEST_SS_BASE,
+            f::GUEST_SS_LIMIT,
+            f::GUEST_SS_ACCESS_RIGHTS,
+        );
+    }
     if KNOWN == ANY {
         export_rest(cpu, ec, mask, state);
-    } else if wants::<KNOWN>(mask, Groups::CS_SS) {
-        export_code_stack(state);
+    }
+}
+
+fn export_cr(ec: &Ec, state: &mut VcpuState) {
+    let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
+    state.cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
+    state.cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
+    state.cr3 = vmcs::read(f::GUEST_CR3);
+    state.cr2 = ec.vcpu.cr2.get();
+    // Outside of PAE paging the entries mean nothing (SDM 3A 4.4.1).
+    const PAE: u64 = 1 << 5;
+    if state.cr4 & PAE != 0 && !long_mode() {
+        state.pdpte = [
+            vmcs::read(f::GUEST_PDPTE0),
+            vmcs::read(f::GUEST_PDPTE1),
+            vmcs::read(f::GUEST_PDPTE2),
+            vmcs::read(f::GUEST_PDPTE3),
+        ];
     }
 }
 
@@ -143,22 +186,6 @@ fn export_rare_qualification(exit: Option<Exit>, state: &mut VcpuState) {
         }
         _ => {}
     }
-}
-
-#[inline(always)]
-fn export_code_stack(state: &mut VcpuState) {
-    state.cs = segment(
-        f::GUEST_CS_SELECTOR,
-        f::GUEST_CS_BASE,
-        f::GUEST_CS_LIMIT,
-        f::GUEST_CS_ACCESS_RIGHTS,
-    );
-    state.ss = segment(
-        f::GUEST_SS_SELECTOR,
-        f::GUEST_SS_BASE,
-        f::GUEST_SS_LIMIT,
-        f::GUEST_SS_ACCESS_RIGHTS,
-    );
 }
 
 fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
@@ -195,19 +222,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     if wants(Groups::DEADLINE) {
         state.deadline = ec.vcpu.deadline.get();
     }
-    if wants(Groups::CR) {
-        let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
-        state.cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
-        state.cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
-        state.cr3 = vmcs::read(f::GUEST_CR3);
-        state.pdpte = [
-            vmcs::read(f::GUEST_PDPTE0),
-            vmcs::read(f::GUEST_PDPTE1),
-            vmcs::read(f::GUEST_PDPTE2),
-            vmcs::read(f::GUEST_PDPTE3),
-        ];
-    }
-    if wants(Groups::CR) || wants(Groups::CR2) {
+    if wants(Groups::CR2) {
         state.cr2 = ec.vcpu.cr2.get();
     }
     if wants(Groups::DR) {
@@ -215,13 +230,6 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
         state.dr = [d0, d1, d2, d3];
         state.dr6 = d6;
         state.dr7 = vmcs::read(f::GUEST_DR7);
-    }
-    if wants(Groups::EFER_PAT) {
-        state.efer = vmcs::read(f::GUEST_EFER);
-        state.pat = vmcs::read(f::GUEST_PAT);
-    }
-    if wants(Groups::CS_SS) {
-        export_code_stack(state);
     }
     if wants(Groups::DS_ES) {
         state.ds = segment(
@@ -295,20 +303,28 @@ fn import<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         import_rest(cpu, ec, mask, state);
     }
     if wants::<KNOWN>(mask, Groups::DONE) {
+        if !wants::<KNOWN>(mask, Groups::RIP) {
+            next_instruction();
+        }
         finish_instruction();
     }
 }
 
-/// Moves behind the instruction that exited (SDM 3C 33.3: what the processor does at the end of one).
+/// Moves behind the instruction that exited.
 #[inline(always)]
-fn finish_instruction() {
-    const TRAP: u64 = 1 << 8;
+fn next_instruction() {
     let old = vmcs::read(f::GUEST_RIP);
     let mut rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
     if (rip ^ old) >> 32 != 0 && !in_64_bit_mode() {
         rip &= 0xffff_ffff;
     }
     vmcs::write(f::GUEST_RIP, rip);
+}
+
+/// What the processor does at the end of an instruction: blocking ends, a single step traps (SDM 3B 18.3.1.4).
+#[inline(always)]
+fn finish_instruction() {
+    const TRAP: u64 = 1 << 8;
     let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
     if state & (blocking::STI | blocking::MOV_SS) != 0 {
         vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
@@ -321,9 +337,12 @@ fn finish_instruction() {
 #[cold]
 fn in_64_bit_mode() -> bool {
     const LONG: u32 = 1 << 13;
-    vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0
-        && EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS))
-            .contains(EntryControls::IA32E_MODE_GUEST)
+    vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0 && long_mode()
+}
+
+fn long_mode() -> bool {
+    EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS))
+        .contains(EntryControls::IA32E_MODE_GUEST)
 }
 
 /// The guest single-steps: the trap behind the instruction is pending (SDM 3C 25.4.2).
@@ -391,6 +410,8 @@ fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     }
     if wants(Groups::CR) {
         import_cr(state);
+        // What MOV to a control register flushes, this flushes as well.
+        super::flush_vpid();
     }
     if wants(Groups::CR) || wants(Groups::CR2) {
         ec.vcpu.cr2.set(state.cr2);
