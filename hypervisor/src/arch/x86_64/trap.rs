@@ -1,5 +1,7 @@
 //! Interrupts and exceptions that reach the kernel through its descriptor table.
 
+use abi::fault::Gprs;
+
 use super::cpu::{Cpu, block, cpu};
 use super::entry::Resume;
 use super::{interrupts, space};
@@ -67,27 +69,35 @@ fn die(frame: &Frame) -> ! {
 }
 
 fn dump(frame: &Frame) {
-    let gpr = &frame.gpr;
     println!(
-        "  vector {:#x} error {:#x} rip {:#018x} rsp {:#018x} rflags {:#x} cs {:#x} ss {:#x}",
-        frame.vector, frame.error, frame.rip, frame.rsp, frame.rflags, frame.cs, frame.ss
+        "  vector {:#x} error {:#x} rip {:#018x} rsp {:#018x} rflags {:#x} cs {:#x} ss {:#x} cr2 {:#x}",
+        frame.vector,
+        frame.error,
+        frame.rip,
+        frame.rsp,
+        frame.rflags,
+        frame.cs,
+        frame.ss,
+        frame.gpr.rsp
     );
+    print_registers(&frame.gpr);
+}
+
+/// Prints the general registers but RSP.
+pub fn print_registers(gpr: &Gprs) {
     println!(
-        "  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",
+        "  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}",
         gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx
     );
     println!(
-        "  rsi {:#018x} rdi {:#018x} rbp {:#018x} cr2 {:#018x}",
-        gpr.rsi, gpr.rdi, gpr.rbp, gpr.rsp
+        "  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}",
+        gpr.rsi, gpr.rdi, gpr.rbp, gpr.r8
     );
     println!(
-        "  r8  {:#018x} r9  {:#018x} r10 {:#018x} r11 {:#018x}",
-        gpr.r8, gpr.r9, gpr.r10, gpr.r11
+        "  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}",
+        gpr.r9, gpr.r10, gpr.r11, gpr.r12
     );
-    println!(
-        "  r12 {:#018x} r13 {:#018x} r14 {:#018x} r15 {:#018x}",
-        gpr.r12, gpr.r13, gpr.r14, gpr.r15
-    );
+    println!("  r13 {:016x} r14 {:016x} r15 {:016x}", gpr.r13, gpr.r14, gpr.r15);
 }
 
 /// Tells people about a thread's exception that nobody takes.

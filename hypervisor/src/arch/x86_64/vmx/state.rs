@@ -4,7 +4,9 @@
 //! compile time. All others share one that tests.
 
 use abi::utcb::Utcb;
-use abi::vcpu::{Event, Exit, Groups, Segment, TableRegister, VcpuState, Window, blocking};
+use abi::vcpu::{
+    Event, Exit, Groups, PortAccess, Segment, TableRegister, VcpuState, Window, blocking,
+};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
 use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
 
@@ -161,7 +163,11 @@ fn export_cr(ec: &Ec, state: &mut VcpuState) {
 fn export_qualification(ec: &Ec, state: &mut VcpuState) {
     state.qual[0] = vmcs::read(f::EXIT_QUALIFICATION);
     match ec.vcpu.last_exit.get() {
-        Some(Exit::Port) => {}
+        Some(Exit::Port) => {
+            if PortAccess(state.qual[0]).is_string() {
+                state.qual[1] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
+            }
+        }
         Some(Exit::Memory) => {
             state.qual[1] = vmcs::read(f::GUEST_PHYSICAL_ADDRESS);
             state.qual[2] = vmcs::read(f::GUEST_LINEAR_ADDRESS);

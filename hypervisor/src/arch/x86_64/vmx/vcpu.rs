@@ -12,6 +12,7 @@ use x86_64::registers::control::{Cr0, Cr4};
 use super::vmcs;
 use crate::arch::cpu::{self, Cpu};
 use crate::arch::msr::{self, Msr};
+use crate::arch::trap::print_registers;
 use crate::arch::{Resume, entry, fpu, gdt, idt};
 use crate::mem::virt;
 use crate::object::Ref;
@@ -371,7 +372,6 @@ pub fn set_deadline(cpu: &Cpu, ec: Ref<Ec>, deadline: u64) {
 /// Tells people about an exit that nobody takes.
 pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
     ensure_loaded(cpu, ec);
-    let gpr = &ec.regs().gpr;
     println!(
         "a virtual CPU of domain {:#x} is ended: {why} (exit {:?}, reason {:#x}, qualification {:#x})",
         Ref::of(&*ec.pd).address(),
@@ -389,17 +389,5 @@ pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
         vmcs::read(f::GUEST_CR3),
         vmcs::read(f::GUEST_CR4),
     );
-    println!(
-        "  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",
-        gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx
-    );
-    println!(
-        "  rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}",
-        gpr.rsi, gpr.rdi, gpr.rbp, gpr.r8
-    );
-    println!(
-        "  r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}",
-        gpr.r9, gpr.r10, gpr.r11, gpr.r12
-    );
-    println!("  r13 {:#018x} r14 {:#018x} r15 {:#018x}", gpr.r13, gpr.r14, gpr.r15);
+    print_registers(&ec.regs().gpr);
 }
