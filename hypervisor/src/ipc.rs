@@ -9,8 +9,9 @@ use abi::hypercall::{EcActivity, EcKind, Status};
 use abi::utcb::{MsgTag, Utcb};
 use hypervisor_logic::ipc as transfer;
 
-use crate::arch::cpu::Cpu;
+use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, Resume};
+use crate::hypercall::fail;
 use crate::object::ec::{Ec, Retry, State};
 use crate::object::pd::{Pd, insert};
 use crate::object::pt::Pt;
@@ -32,6 +33,32 @@ fn utcb(ec: &Ec) -> &mut Utcb {
     unsafe { &mut *ec.utcb }
 }
 
+/// A message tag up to this is that of a short message: a few words, no items.
+const SHORT: u64 = 4;
+
+/// Copies a short message. Two sizes: the second copies what the receiver will not look at as well.
+#[inline(always)]
+fn copy_short(to: &Ec, from: &Ec, tag: u64) {
+    let (to, from) = (&mut utcb(to).words, &utcb(from).words);
+    if tag != 0 {
+        to[0] = from[0];
+        if tag != 1 {
+            to[1] = from[1];
+            to[2] = from[2];
+            to[3] = from[3];
+        }
+    }
+}
+
+/// Copies any message, and passes its items.
+#[cold]
+fn copy_long(to: &Ec, from: &Ec, tag: MsgTag) {
+    transfer::copy_words(&mut utcb(to).words, &utcb(from).words, tag);
+    if tag.items() != 0 {
+        pass_items(from, to, tag);
+    }
+}
+
 /// Links an idle handler with its caller and aims it at the portal.
 #[inline(always)]
 fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
@@ -46,28 +73,40 @@ fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
     regs.gpr.rsi = tag;
     regs.gpr.rax = 0;
     handler.resume.set(Resume::hypercall());
-    sched::switch_to(cpu, handler)
+    sched::switch_to_thread(cpu, handler)
 }
 
-/// Hypercall `Call`.
-#[inline(always)]
-pub fn call(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Ref<Ec> {
-    let pt = match lookup::<Pt>(&caller.pd, selector, Perms::PT_CALL) {
-        Ok(pt) => pt,
-        Err(status) => {
-            caller.set_result(status);
-            return caller;
-        }
+/// Hypercall `Call`. A short message to an idle handler goes through without a further call.
+pub extern "C" fn call(ec: &Ec, tag: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
+    let caller = Ref::of(ec);
+    let Ok(pt) = lookup::<Pt>(&caller.pd, (word >> 32) as Selector, Perms::PT_CALL) else {
+        return fail(caller, Status::BadCap);
+    };
+    let handler = pt.handler;
+    if handler.state.get() != State::Idle || handler.cpu != caller.cpu || tag > SHORT {
+        return call_slowly(caller, tag, (word >> 32) as Selector);
+    }
+    copy_short(&handler, &caller, tag);
+    enter(cpu(), caller, pt, tag).as_ptr()
+}
+
+#[inline(never)]
+fn call_slowly(caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
+    call_again(cpu(), caller, selector, tag).as_ptr()
+}
+
+/// A call of any kind, also one that had to wait.
+fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Ref<Ec> {
+    let Ok(pt) = lookup::<Pt>(&caller.pd, selector, Perms::PT_CALL) else {
+        caller.set_result(Status::BadCap);
+        return sched::switch_to(cpu, caller);
     };
     let handler = pt.handler;
     if handler.state.get() != State::Idle || handler.cpu != caller.cpu {
         return cannot_enter(cpu, caller, handler, Retry::Call(selector, tag));
     }
     let tag = MsgTag(tag);
-    transfer::copy_words(&mut utcb(&handler).words, &utcb(&caller).words, tag);
-    if tag.items() != 0 {
-        pass_items(&caller, &handler, tag);
-    }
+    copy_long(&handler, &caller, tag);
     enter(cpu, caller, pt, tag.0)
 }
 
@@ -96,10 +135,7 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> R
 pub fn retry(cpu: &Cpu, ec: Ref<Ec>, retry: Retry) -> Ref<Ec> {
     match retry {
         Retry::None => sched::switch_to(cpu, ec),
-        Retry::Call(selector, tag) => {
-            let next = call(cpu, ec, selector, tag);
-            if next == ec { sched::switch_to(cpu, ec) } else { next }
-        }
+        Retry::Call(selector, tag) => call_again(cpu, ec, selector, tag),
         Retry::Event(selector) => event(cpu, ec, selector),
     }
 }
@@ -114,7 +150,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Ref<Ec> {
     if handler.state.get() != State::Idle || handler.cpu != ec.cpu || handler == ec {
         return cannot_enter(cpu, ec, handler, Retry::Event(selector));
     }
-    ec.event.set(Some(pt));
+    ec.in_event.set(true);
     ec.event_count.set(ec.event_count.get().wrapping_add(1));
     if ec.kind == EcKind::Vcpu {
         arch::export_state(cpu, &ec, pt.mover.get(), pt.groups.get(), handler.utcb);
@@ -131,36 +167,70 @@ fn unhandled(cpu: &Cpu, ec: Ref<Ec>, why: &str) -> Ref<Ec> {
     sched::kill(cpu, ec)
 }
 
-/// Hypercall `Reply`: answers the caller, if there is one, and waits for the next.
-#[inline(always)]
-pub fn reply(cpu: &Cpu, handler: Ref<Ec>, tag: u64) -> Ref<Ec> {
-    if handler.kind != EcKind::Handler {
-        handler.set_result(Status::BadHypercall);
-        return handler;
+/// Hypercall `Reply`: answers the caller, if there is one, and waits for the next. The usual answers to a call and to an exit
+/// go through without a further call.
+pub extern "C" fn reply(ec: &Ec, tag: u64, _: u64, _: u64, _: u64, _: u64) -> *const Ec {
+    let (cpu, handler) = (cpu(), Ref::of(ec));
+    let Some(caller) = handler.caller.get() else { return reply_slowly(handler, tag) };
+    if cpu.helping.get() {
+        return reply_slowly(handler, tag);
     }
+    if caller.kind == EcKind::Vcpu {
+        if !arch::complete_instruction(cpu, &caller, tag, handler.utcb) {
+            return reply_slowly(handler, tag);
+        }
+        unlink(handler, caller);
+        cpu.current.set(caller);
+        return caller.as_ptr();
+    }
+    if caller.in_event.get() || tag > SHORT {
+        return reply_slowly(handler, tag);
+    }
+    unlink(handler, caller);
+    copy_short(&caller, &handler, tag);
+    answered(caller, tag);
+    sched::switch_to_thread(cpu, caller).as_ptr()
+}
+
+#[inline(always)]
+fn unlink(handler: Ref<Ec>, caller: Ref<Ec>) {
     handler.state.set(State::Idle);
-    let Some(caller) = handler.caller.replace(None) else {
-        return sched::block(cpu, None);
-    };
+    handler.caller.set(None);
     caller.callee.set(None);
+    caller.in_event.set(false);
+}
+
+#[inline(always)]
+fn answered(caller: Ref<Ec>, tag: u64) {
+    let gpr = &mut caller.regs().gpr;
+    gpr.rax = Status::Success as u64;
+    gpr.rsi = tag;
+}
+
+/// A reply of any kind.
+#[inline(never)]
+fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
+    let cpu = cpu();
+    if handler.kind != EcKind::Handler {
+        return fail(handler, Status::BadHypercall);
+    }
+    let Some(caller) = handler.caller.get() else {
+        handler.state.set(State::Idle);
+        return sched::block(cpu, None).as_ptr();
+    };
+    let in_event = caller.in_event.get();
+    unlink(handler, caller);
     if caller.kind == EcKind::Vcpu {
         arch::import_state(cpu, &caller, tag, handler.utcb);
-    } else if caller.event.replace(None).is_some() {
+    } else if in_event {
         import_fault(&caller, FaultGroups(tag), utcb(&handler));
     } else {
         let tag = MsgTag(tag);
-        transfer::copy_words(&mut utcb(&caller).words, &utcb(&handler).words, tag);
-        if tag.items() != 0 {
-            pass_items(&handler, &caller, tag);
-        }
-        let gpr = &mut caller.regs().gpr;
-        gpr.rax = Status::Success as u64;
-        gpr.rsi = tag.0;
+        copy_long(&caller, &handler, tag);
+        answered(caller, tag.0);
     }
-    if cpu.helping.get() {
-        return sched::preempt(cpu);
-    }
-    sched::switch_to(cpu, caller)
+    let next = if cpu.helping.get() { sched::preempt(cpu) } else { sched::switch_to(cpu, caller) };
+    next.as_ptr()
 }
 
 /// The handler of `first` died: its call returns an error. If it was an event instead, that context dies as well,
@@ -169,7 +239,7 @@ pub fn abort(first: Ref<Ec>) -> Option<Ref<Ec>> {
     let mut next = Some(first);
     while let Some(ec) = next {
         ec.callee.set(None);
-        if ec.event.replace(None).is_none() {
+        if !ec.in_event.replace(false) {
             ec.set_result(Status::Aborted);
             return Some(ec);
         }

@@ -122,8 +122,18 @@ fn kernel_page(pd: Ref<Pd>, host: &Space, va: u64, pa: u64, rights: MemRights) {
 fn map_log(physical: &Physical, map: &Map, pd: Ref<Pd>, host: &Space) {
     let ring = &raw const log::RING as u64;
     for offset in (0..size_of::<hip::LogRing>() as u64).step_by(PAGE_SIZE as usize) {
-        if let Some(pa) = physical.translate(map.boot, ring + offset) {
-            kernel_page(pd, host, ROOT_LOG + offset, pa, MemRights::R);
+        if let Some(pa) = physical.translate(map.boot, ring + offset)
+            && let Table::Host(table) = &host.table
+        {
+            // Not pinned: the root task may show it to others.
+            let mut tables = crate::mem::tables::Tables(&pd.account);
+            let _ = need(space::host(table.root).map(
+                &mut tables,
+                ROOT_LOG + offset,
+                pa,
+                12,
+                MemRights::R,
+            ));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Acting on objects.
 
-use abi::cap::Perms;
+use abi::cap::{Perms, Selector};
 use abi::hypercall::{EcKind, EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
 
-use super::{Args, Outcome, Values};
-use crate::arch::cpu::Cpu;
+use super::{Args, Outcome, Values, fail};
+use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, interrupts};
 use crate::object::ec::{Ec, State};
 use crate::object::pd::Pd;
@@ -15,47 +15,66 @@ use crate::object::{Ref, lookup};
 use crate::sched::timeout::Owner;
 use crate::{ipc, sched};
 
-/// Hypercall `CtrlSm`.
-#[inline(always)]
-pub fn semaphore(cpu: &Cpu, ec: Ref<Ec>, args: Args) -> Ref<Ec> {
-    let up = args.flags == SmOp::Up as u8;
+/// Hypercall `CtrlSm`. What does not block or wake anybody is done without a call.
+pub extern "C" fn semaphore(
+    ec: &Ec,
+    deadline: u64,
+    word: u64,
+    _: u64,
+    _: u64,
+    _: u64,
+) -> *const Ec {
+    let ec = Ref::of(ec);
+    let operation = (word >> 8) as u8;
+    let up = operation == SmOp::Up as u8;
     let need = if up { Perms::SM_UP } else { Perms::SM_DOWN };
-    let sm = match lookup::<Sm>(&ec.pd, args.selector, need) {
-        Ok(sm) => sm,
-        Err(status) => {
-            ec.set_result(status);
-            return ec;
-        }
+    let Ok(sm) = lookup::<Sm>(&ec.pd, (word >> 32) as Selector, need) else {
+        return fail(ec, Status::BadCap);
     };
-    ec.set_result(Status::Success);
     if up {
-        sm.up();
-        return sched::go_on(cpu, ec);
+        if !sm.try_up() {
+            return wake(ec, sm);
+        }
+    } else if operation != SmOp::Down as u8 || sm.interrupt.get().is_some() || !sm.try_down(false) {
+        return down(ec, sm, operation, deadline);
     }
-    let all = args.flags == SmOp::DownAll as u8;
-    if !all && args.flags != SmOp::Down as u8 {
-        ec.set_result(Status::BadHypercall);
-        return ec;
+    ec.set_result(Status::Success);
+    ec.as_ptr()
+}
+
+/// Somebody waits.
+#[inline(never)]
+fn wake(ec: Ref<Ec>, sm: Ref<Sm>) -> *const Ec {
+    ec.set_result(Status::Success);
+    sm.up();
+    sched::go_on(cpu(), ec).as_ptr()
+}
+
+/// All but a simple down that succeeds.
+#[inline(never)]
+fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
+    let all = operation == SmOp::DownAll as u8;
+    if !all && operation != SmOp::Down as u8 {
+        return fail(ec, Status::BadHypercall);
     }
     if let Some(interrupt) = sm.interrupt.get() {
         interrupts::acknowledge(interrupt);
     }
-    if sm.try_down(all) { ec } else { wait(cpu, ec, sm, args.a2) }
-}
-
-/// Waits for a semaphore until `deadline`.
-fn wait(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, deadline: u64) -> Ref<Ec> {
-    if deadline <= arch::tsc() {
-        ec.set_result(Status::Timeout);
-        return ec;
+    ec.set_result(Status::Success);
+    if sm.try_down(all) {
+        return ec.as_ptr();
     }
+    if deadline <= arch::tsc() {
+        return fail(ec, Status::Timeout);
+    }
+    let cpu = cpu();
     ec.state.set(State::Blocked);
     sm.enqueue(ec);
     if deadline != FOREVER {
         cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline);
     }
     // Deciding programs the timer for the new deadline.
-    sched::block(cpu, Some(ec))
+    sched::block(cpu, Some(ec)).as_ptr()
 }
 
 /// Hypercall `CtrlEc`.

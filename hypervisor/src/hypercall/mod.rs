@@ -53,34 +53,43 @@ fn selector(argument: u64) -> Result<Selector, Status> {
     Selector::try_from(argument).map_err(|_| Status::BadCap)
 }
 
-/// Entered from the SYSENTER stub for the running context. Returns the context to resume.
-pub extern "C" fn hypercall(
-    ec: &Ec,
-    word: u64,
-    a1: u64,
-    a2: u64,
-    a3: u64,
-    a4: u64,
-    a5: u64,
-) -> *const Ec {
-    let cpu = cpu();
-    let ec = Ref::of(ec);
-    let selector = (word >> 32) as Selector;
-    // The two that matter most come first.
-    if word as u8 == Number::Call as u8 {
-        return ipc::call(cpu, ec, selector, a2).as_ptr();
-    }
-    if word as u8 == Number::Reply as u8 {
-        return ipc::reply(cpu, ec, a2).as_ptr();
-    }
-    let args = Args { flags: (word >> 8) as u8, selector, a1, a2, a3, a4, a5 };
-    if word as u8 == Number::CtrlSm as u8 {
-        return control::semaphore(cpu, ec, args).as_ptr();
-    }
-    finish(cpu, ec, other(cpu, ec, Number::from_abi(word as u8), args)).as_ptr()
+/// A hypercall as the SYSENTER stub calls it, for the running context: RSI, RAX, RDI, R8, R9; R10 is in the context's frame.
+/// Returns the context to resume.
+type Entry = extern "C" fn(&Ec, u64, u64, u64, u64, u64) -> *const Ec;
+
+/// The hypercalls by number.
+pub static TABLE: [Entry; Number::CtrlPd as usize + 1] = {
+    let mut table: [Entry; Number::CtrlPd as usize + 1] = [other; Number::CtrlPd as usize + 1];
+    // Those that are called most have a way of their own.
+    table[Number::Call as usize] = ipc::call;
+    table[Number::Reply as usize] = ipc::reply;
+    table[Number::CtrlSm as usize] = control::semaphore;
+    table
+};
+
+/// There is no hypercall with that number.
+pub extern "C" fn unknown(ec: &Ec) -> *const Ec {
+    fail(Ref::of(ec), Status::BadHypercall)
 }
 
-fn other(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcome {
+/// The hypercall returns an error, and nothing has happened.
+#[cold]
+pub fn fail(ec: Ref<Ec>, status: Status) -> *const Ec {
+    ec.set_result(status);
+    ec.as_ptr()
+}
+
+/// All that do not concern messages or semaphores.
+extern "C" fn other(ec: &Ec, a2: u64, word: u64, a1: u64, a3: u64, a4: u64) -> *const Ec {
+    let cpu = cpu();
+    let ec = Ref::of(ec);
+    let a5 = ec.regs().gpr.r10;
+    let selector = (word >> 32) as Selector;
+    let args = Args { flags: (word >> 8) as u8, selector, a1, a2, a3, a4, a5 };
+    finish(cpu, ec, perform(cpu, ec, Number::from_abi(word as u8), args)).as_ptr()
+}
+
+fn perform(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcome {
     let pd = &*ec.pd;
     match number.ok_or(Status::BadHypercall)? {
         Number::CreatePd => create::pd(pd, args),

@@ -6,7 +6,6 @@ use abi::hypercall::EcKind;
 use abi::utcb::Utcb;
 
 use super::pd::Pd;
-use super::pt::Pt;
 use super::sc::Sc;
 use super::sm::Wait;
 use super::{Header, Object, Ref};
@@ -78,8 +77,8 @@ pub struct Ec {
     pub caller: Local<Option<Ref<Self>>>,
     /// Whom it has called, or wants to call and helps.
     pub callee: Local<Option<Ref<Self>>>,
-    /// The portal through which an event of it is being handled.
-    pub event: Local<Option<Ref<Pt>>>,
+    /// Whether its callee handles an event of it, not a call.
+    pub in_event: Local<bool>,
     /// First selector of its event portals.
     pub events: Selector,
     /// Events it has had.
@@ -148,7 +147,7 @@ impl Ec {
             }),
             caller: Local::new(None),
             callee: Local::new(None),
-            event: Local::new(None),
+            in_event: Local::new(false),
             events: birth.events,
             event_count: Local::new(0),
             kind: birth.kind,

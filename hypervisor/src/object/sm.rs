@@ -52,15 +52,23 @@ impl Sm {
         }
     }
 
+    /// Adds one, if nobody waits.
+    #[inline(always)]
+    pub fn try_up(&self) -> bool {
+        let vacant = self.queue.get().is_none();
+        if vacant {
+            self.count.set(self.count.get().saturating_add(1));
+        }
+        vacant
+    }
+
     /// Adds one, or wakes the first waiter.
-    #[inline]
     pub fn up(&self) {
-        match self.queue.get() {
-            None => self.count.set(self.count.get().saturating_add(1)),
-            Some((first, _)) => {
-                self.unlink(first);
-                sched::wake(first, Status::Success);
-            }
+        if !self.try_up()
+            && let Some((first, _)) = self.queue.get()
+        {
+            self.unlink(first);
+            sched::wake(first, Status::Success);
         }
     }
 

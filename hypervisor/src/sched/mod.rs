@@ -59,15 +59,15 @@ pub fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
 /// Puts the running scheduling context back in front of its equals, and decides anew.
 #[cold]
 pub fn preempt(cpu: &Cpu) -> Ref<Ec> {
-    if let Some(sc) = leave(cpu) {
+    let now = arch::tsc();
+    if let Some(sc) = leave(cpu, now) {
         cpu.ready.push_front(sc);
     }
-    dispatch(cpu)
+    dispatch_at(cpu, now)
 }
 
 /// Charges the running scheduling context for its time and takes it off the CPU.
-fn leave(cpu: &Cpu) -> Option<Ref<Sc>> {
-    let now = arch::tsc();
+fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
     let sc = cpu.current_sc.replace(None)?;
     let used = now.wrapping_sub(cpu.since.get());
     sc.consumed.set(sc.consumed.get().wrapping_add(used));
@@ -79,12 +79,13 @@ fn leave(cpu: &Cpu) -> Option<Ref<Sc>> {
 
 /// The running context cannot go on: parks its time on `on`, or drops it, and decides anew.
 pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
-    if let Some(sc) = leave(cpu)
+    let now = arch::tsc();
+    if let Some(sc) = leave(cpu, now)
         && let Some(ec) = on
     {
         park(sc, ec);
     }
-    dispatch(cpu)
+    dispatch_at(cpu, now)
 }
 
 fn park(sc: Ref<Sc>, ec: Ref<Ec>) {
@@ -112,9 +113,12 @@ pub fn end_of_chain(start: Ref<Ec>) -> Option<(Ref<Ec>, bool)> {
 
 /// Picks the scheduling context to run and the execution context to run on it.
 pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
+    dispatch_at(cpu, arch::tsc())
+}
+
+fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
     loop {
         cpu.reschedule.set(false);
-        let now = arch::tsc();
         let Some(sc) = cpu.ready.pop() else {
             cpu.current_sc.set(None);
             program_timer(cpu, u64::MAX);
@@ -157,10 +161,17 @@ pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
         if !cpu.reschedule.get() {
             return next;
         }
-        if let Some(sc) = leave(cpu) {
+        if let Some(sc) = leave(cpu, now) {
             cpu.ready.push_front(sc);
         }
     }
+}
+
+/// Makes a thread or handler the one that the exit path resumes.
+#[inline(always)]
+pub fn switch_to_thread(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    cpu.current.set(ec);
+    arch::space::load(cpu, ec)
 }
 
 /// Makes `ec` the one that the exit path resumes.

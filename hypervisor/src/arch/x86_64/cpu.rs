@@ -68,6 +68,8 @@ pub struct Cpu {
     pub slice_end: Local<u64>,
     /// The port space whose bitmap is in the task state.
     pub ports: Local<Option<Ref<Space>>>,
+    /// Whether the running thread can use them.
+    pub ports_open: Local<bool>,
     /// Non-maskable interrupts seen.
     pub nmis: Local<u64>,
     /// Interrupts that nobody wanted.
@@ -180,6 +182,7 @@ pub fn install(
             since: Local::new(0),
             slice_end: Local::new(u64::MAX),
             ports: Local::new(None),
+            ports_open: Local::new(false),
             nmis: Local::new(0),
             spurious: Local::new(0),
             timer,

@@ -5,7 +5,7 @@
 //!
 //! | entry | from | saves | calls |
 //! |---|---|---|---|
-//! | `sysenter_entry` | ring 3, `SYSENTER` | RIP and RSP (the caller keeps nothing else) | [`crate::hypercall::hypercall`] |
+//! | `sysenter_entry` | ring 3, `SYSENTER` | RIP and RSP (the caller keeps nothing else) | an entry of [`crate::hypercall::TABLE`] |
 //! | `trap_entry` | interrupts and exceptions | everything, on the kernel stack | [`super::trap::trap`] |
 //! | `vm_exit_entry` | VT-x, through the host RSP | general registers, straight into the virtual CPU | [`super::vmx::exit::vm_exit`] |
 //!
@@ -170,13 +170,17 @@ global_asm!(
     "mov [r11 + {rip}], rdx",
     "mov [r11 + {rsp}], rcx",
     "mov qword ptr [r11 + {resume}], offset resume_hypercall",
-    "mov rdx, rdi",
-    "mov rcx, rsi",
-    "mov rsi, rax",
+    "mov [r11 + {r10}], r10",
+    "mov rcx, rdi",
     "mov rdi, r11",
-    "push r10",
-    "push r10",
-    "call {hypercall}",
+    "mov rdx, rax",
+    "movzx eax, al",
+    "cmp eax, {hypercalls}",
+    "jae 2f",
+    "call [rax * 8 + {table}]",
+    "jmp [rax + {resume}]",
+    "2:",
+    "call {unknown}",
     "jmp [rax + {resume}]",
 
     // The page through which tasks come here: takes the return address off the stack.
@@ -317,7 +321,10 @@ global_asm!(
     gpr = const GPR,
     resume = const offset_of!(Ec, resume),
     kernel_stack = const offset_of!(Ec, kernel_stack),
-    hypercall = sym crate::hypercall::hypercall,
+    r10 = const GPR + 10 * REG,
+    hypercalls = const crate::hypercall::TABLE.len(),
+    table = sym crate::hypercall::TABLE,
+    unknown = sym crate::hypercall::unknown,
     trap = sym super::trap::trap,
     vm_exit = sym super::vmx::exit::vm_exit,
     vm_entry_refused = sym super::vmx::exit::vm_entry_refused,

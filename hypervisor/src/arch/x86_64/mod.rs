@@ -21,7 +21,7 @@ pub mod vmx;
 
 pub use bitmaps::{MsrBitmap, PortBitmap};
 pub use entry::Resume;
-pub use vmx::state::{StateMover, export_state, import_state, mover};
+pub use vmx::state::{StateMover, complete_instruction, export_state, import_state, mover};
 pub use vmx::vcpu::{Vcpu, deadline_passed, recall};
 
 use crate::object::Ref;
@@ -57,10 +57,7 @@ pub fn load_context(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     if ec.kind == EcKind::Vcpu {
         return vmx::vcpu::load(cpu, ec);
     }
-    if ec.cr3.get() != cpu.cr3.get() {
-        space::switch(cpu, &ec);
-    }
-    ec
+    space::load(cpu, ec)
 }
 
 /// Tells people what happened to a context whose event nobody takes.

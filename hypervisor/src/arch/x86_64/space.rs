@@ -11,6 +11,7 @@ use hypervisor_logic::paging::{Ept, Host, MapError, PINNED, PageTable};
 use super::cpu::{self, Cpu};
 use super::gdt::{IO_MAP_NONE, IO_MAP_USED};
 use crate::mem::tables::{Kernel, Tables};
+use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::object::pd::Account;
 use crate::object::space::Table;
@@ -116,35 +117,49 @@ pub fn flush_host() {
 }
 
 /// Loads the host space and the ports of a thread.
-#[inline]
-pub fn switch(cpu: &Cpu, ec: &Ec) {
+#[inline(always)]
+pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     let root = ec.cr3.get();
+    if root == cpu.cr3.get() {
+        return ec;
+    }
     cpu.cr3.set(root);
     // SAFETY: the root table of a live domain, with the kernel's half in it.
     unsafe {
         core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags));
     }
-    let live = ec.pd.ports.get().is_some() && ec.pd.ports.get() == cpu.ports.get();
-    cpu::block().set_io_map(if live { IO_MAP_USED } else { IO_MAP_NONE });
+    if ec.pd.ports.get().is_some() || cpu.ports_open.get() { open_ports(cpu, ec) } else { ec }
+}
+
+/// Opens or closes the ports whose bitmap is in the task state.
+#[inline(never)]
+fn open_ports(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+    let open = ec.pd.ports.get().is_some() && ec.pd.ports.get() == cpu.ports.get();
+    cpu.ports_open.set(open);
+    cpu::block().set_io_map(if open { IO_MAP_USED } else { IO_MAP_NONE });
+    ec
 }
 
 /// A thread took a general-protection fault: if that may be because its ports are not loaded, loads them. Returns whether
 /// it is worth another try.
-pub fn load_ports(cpu: &Cpu, ec: &Ec) -> bool {
+pub fn load_ports(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     let Some(space) = ec.pd.ports.get() else { return false };
-    if cpu.ports.get() == Some(space) && !cpu.task_register_stale.get() {
+    let loaded = cpu.ports.get() == Some(space);
+    if loaded && !cpu.task_register_stale.get() {
         return false;
     }
     let Table::Port(bitmap) = &space.table else { return false };
     let block = cpu::block();
-    for (half, page) in bitmap.pages.iter().enumerate() {
-        // SAFETY: both halves fit the bitmap in the task state, which only this CPU reads.
-        unsafe {
-            block.io_bitmap().add(half * 4096).copy_from(crate::mem::virt(*page), 4096);
+    if !loaded {
+        for (half, page) in bitmap.pages.iter().enumerate() {
+            // SAFETY: both halves fit the bitmap in the task state, which only this CPU reads.
+            unsafe {
+                block.io_bitmap().add(half * 4096).copy_from(crate::mem::virt(*page), 4096);
+            }
         }
+        cpu.ports.set(Some(space));
     }
-    cpu.ports.set(Some(space));
-    block.set_io_map(IO_MAP_USED);
+    open_ports(cpu, ec);
     super::gdt::load_task_register(block);
     cpu.task_register_stale.set(false);
     true
@@ -153,5 +168,6 @@ pub fn load_ports(cpu: &Cpu, ec: &Ec) -> bool {
 /// A port space changed: whoever has it loaded must load it again.
 pub fn forget_ports(cpu: &Cpu) {
     cpu.ports.set(None);
+    cpu.ports_open.set(false);
     cpu::block().set_io_map(IO_MAP_NONE);
 }

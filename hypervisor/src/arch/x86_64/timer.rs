@@ -85,29 +85,26 @@ impl Timer {
                 (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
             Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
         };
-        Self { kind, deadline: Local::new(0) }
+        Self { kind, deadline: Local::new(u64::MAX) }
     }
 
-    /// Interrupts at `deadline`, at once if it has passed, never if it is [`u64::MAX`].
+    /// Interrupts at `deadline` at the latest, at once if it has passed. If it is already set for an earlier time it stays so:
+    /// whoever is interrupted then programs it anew.
     #[inline]
     pub fn program(&self, deadline: u64) {
-        if self.deadline.replace(deadline) == deadline {
+        if deadline >= self.deadline.get() {
             return;
         }
+        self.deadline.set(deadline);
         match self.kind {
             Kind::Deadline => {
-                let value = if deadline == u64::MAX { 0 } else { deadline.max(1) };
-                // SAFETY: the timer belongs to the kernel.
-                unsafe { msr::TSC_DEADLINE.write(value) };
+                // SAFETY: the timer belongs to the kernel. Zero would disarm it.
+                unsafe { msr::TSC_DEADLINE.write(deadline.max(1)) };
             }
             Kind::OneShot { ratio } => {
-                let count = if deadline == u64::MAX {
-                    0
-                } else {
-                    let ticks = deadline.saturating_sub(tsc());
-                    let count = (u128::from(ticks) * u128::from(ratio)) >> 32;
-                    u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1)
-                };
+                let ticks = deadline.saturating_sub(tsc());
+                let count = (u128::from(ticks) * u128::from(ratio)) >> 32;
+                let count = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
                 lapic::write(lapic::INITIAL_COUNT, count);
             }
         }

@@ -34,7 +34,7 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
         interrupts::handle(cpu, frame.vector as u8);
         return sched::go_on(cpu, ec).as_ptr();
     }
-    if frame.vector == GENERAL_PROTECTION && space::load_ports(cpu, &ec) {
+    if frame.vector == GENERAL_PROTECTION && space::load_ports(cpu, ec) {
         return ec.as_ptr();
     }
     if frame.vector == PAGE_FAULT {

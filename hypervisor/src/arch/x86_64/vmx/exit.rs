@@ -2,7 +2,7 @@
 
 use abi::hypercall::EcKind;
 use abi::vcpu::{Exit, blocking};
-use hypervisor_logic::vmx::exits::{neutral, reason};
+use hypervisor_logic::vmx::exits::{NEUTRAL, reason};
 use hypervisor_logic::vmx::fields::field as f;
 
 use super::vmcs;
@@ -28,7 +28,7 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let ec = Ref::of(ec);
     let reason = vmcs::read(f::EXIT_REASON);
     if reason & ENTRY_FAILED != 0 {
-        return deliver(cpu, ec, Exit::BadState).as_ptr();
+        return deliver(cpu, ec, Exit::BadState as u8).as_ptr();
     }
     ec.resume.set(Resume::vm());
     // A task's page fault may overwrite it before the guest goes on.
@@ -47,10 +47,19 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     next.as_ptr()
 }
 
+/// The exit's number for the VMM.
 #[inline(always)]
-fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: Exit) -> Ref<Ec> {
-    ec.vcpu.last_exit.set(Some(exit));
-    ipc::event(cpu, ec, ec.events.wrapping_add(exit as u32))
+fn neutral(reason: u16) -> u8 {
+    match NEUTRAL.get(usize::from(reason)) {
+        Some(number) => *number,
+        None => Exit::Other as u8,
+    }
+}
+
+#[inline(always)]
+fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: u8) -> Ref<Ec> {
+    ec.vcpu.last_exit.set(exit);
+    ipc::event(cpu, ec, ec.events.wrapping_add(u32::from(exit)))
 }
 
 /// The kernel has dealt with the exit: an event that was being delivered is delivered again.
@@ -73,7 +82,7 @@ fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Ref<Ec> {
         if info & NMI_UNBLOCKED != 0 && !was_delivering {
             block_nmis();
         }
-        return deliver(cpu, ec, Exit::Exception);
+        return deliver(cpu, ec, Exit::Exception as u8);
     }
     if reason == reason::EPT_VIOLATION
         && !was_delivering
@@ -117,5 +126,5 @@ pub extern "C" fn vm_entry_refused(ec: &Ec) -> *const Ec {
     let cpu = cpu();
     debug_assert!(ec.kind == EcKind::Vcpu);
     println!("VM entry refused with error {}", vmcs::read(f::VM_INSTRUCTION_ERROR));
-    deliver(cpu, Ref::of(ec), Exit::BadState).as_ptr()
+    deliver(cpu, Ref::of(ec), Exit::BadState as u8).as_ptr()
 }

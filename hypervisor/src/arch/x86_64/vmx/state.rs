@@ -1,7 +1,7 @@
 //! Moving groups of state between the VMCS and a UTCB.
 //!
-//! The masks of hot portals and replies have movers of their own, in which every test of the mask is decided at
-//! compile time. All others share one that tests.
+//! The masks of hot portals have movers of their own, in which every test of the mask is decided at compile time; all others
+//! share one that tests. Of the replies, the usual one has a way of its own.
 
 use abi::utcb::Utcb;
 use abi::vcpu::{
@@ -56,21 +56,42 @@ pub fn export_state(cpu: &Cpu, ec: &Ec, mover: StateMover, mask: u64, utcb: *mut
 }
 
 /// Takes the groups that a reply names out of the UTCB of its handler.
-#[inline(always)]
 pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
-    const CPUID: u64 = Groups::ACDB.union(Groups::DONE).0;
-    const DONE: u64 = Groups::DONE.0;
     vcpu::ensure_loaded(cpu, ec);
     // SAFETY: as above.
-    let state = unsafe { &*utcb.cast::<VcpuState>() };
-    if mask == DONE {
-        import::<DONE>(cpu, ec, mask, state);
-    } else if mask == CPUID {
-        import::<CPUID>(cpu, ec, mask, state);
-    } else {
-        import::<ANY>(cpu, ec, mask, state);
-    }
+    import(cpu, ec, mask, unsafe { &*utcb.cast::<VcpuState>() });
 }
+
+/// The usual reply: the instruction is done, nothing but RAX to RBX has changed, and the guest can go on at once. Returns whether
+/// that was so; if not, nothing has been done.
+#[inline(always)]
+pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
+    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
+        return false;
+    }
+    let old = vmcs::read(f::GUEST_RIP);
+    let rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
+    if (rip ^ old) >> 32 != 0
+        || vmcs::read(f::GUEST_RFLAGS) & TRAP != 0
+        || vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0
+    {
+        return false;
+    }
+    vmcs::write(f::GUEST_RIP, rip);
+    if mask & Groups::ACDB.0 != 0 {
+        // SAFETY: as above.
+        let state = unsafe { &*utcb.cast::<VcpuState>() };
+        let gpr = &mut ec.regs().gpr;
+        gpr.rax = state.gpr.rax;
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    true
+}
+
+/// RFLAGS.TF.
+const TRAP: u64 = 1 << 8;
 
 #[inline(always)]
 const fn wants<const KNOWN: u64>(mask: u64, group: Groups) -> bool {
@@ -163,12 +184,12 @@ fn export_cr(ec: &Ec, state: &mut VcpuState) {
 fn export_qualification(ec: &Ec, state: &mut VcpuState) {
     state.qual[0] = vmcs::read(f::EXIT_QUALIFICATION);
     match ec.vcpu.last_exit.get() {
-        Some(Exit::Port) => {
+        PORT => {
             if PortAccess(state.qual[0]).is_string() {
                 state.qual[1] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
             }
         }
-        Some(Exit::Memory) => {
+        MEMORY => {
             state.qual[1] = vmcs::read(f::GUEST_PHYSICAL_ADDRESS);
             state.qual[2] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
         }
@@ -176,9 +197,12 @@ fn export_qualification(ec: &Ec, state: &mut VcpuState) {
     }
 }
 
+const PORT: u8 = Exit::Port as u8;
+const MEMORY: u8 = Exit::Memory as u8;
+
 #[cold]
-fn export_rare_qualification(exit: Option<Exit>, state: &mut VcpuState) {
-    match exit {
+fn export_rare_qualification(exit: u8, state: &mut VcpuState) {
+    match Exit::ALL.get(usize::from(exit)) {
         Some(Exit::Exception) => {
             // A page fault's qualification is its address, a debug exception's is what DR6 would show.
             state.qual[2] = state.qual[0];
@@ -296,28 +320,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
 }
 
-#[inline(always)]
-fn import<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
-    let gpr = &mut ec.regs().gpr;
-    if wants::<KNOWN>(mask, Groups::ACDB) {
-        gpr.rax = state.gpr.rax;
-        gpr.rcx = state.gpr.rcx;
-        gpr.rdx = state.gpr.rdx;
-        gpr.rbx = state.gpr.rbx;
-    }
-    if KNOWN == ANY {
-        import_rest(cpu, ec, mask, state);
-    }
-    if wants::<KNOWN>(mask, Groups::DONE) {
-        if !wants::<KNOWN>(mask, Groups::RIP) {
-            next_instruction();
-        }
-        finish_instruction();
-    }
-}
-
 /// Moves behind the instruction that exited.
-#[inline(always)]
 fn next_instruction() {
     let old = vmcs::read(f::GUEST_RIP);
     let mut rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
@@ -328,9 +331,7 @@ fn next_instruction() {
 }
 
 /// What the processor does at the end of an instruction: blocking ends, a single step traps (SDM 3B 18.3.1.4).
-#[inline(always)]
 fn finish_instruction() {
-    const TRAP: u64 = 1 << 8;
     let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
     if state & (blocking::STI | blocking::MOV_SS) != 0 {
         vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
@@ -362,9 +363,15 @@ fn single_step() {
     }
 }
 
-fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group| wants::<ANY>(mask, group);
     let gpr = &mut ec.regs().gpr;
+    if wants(Groups::ACDB) {
+        gpr.rax = state.gpr.rax;
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
     if wants(Groups::BSD) {
         gpr.rbp = state.gpr.rbp;
         gpr.rsi = state.gpr.rsi;
@@ -453,6 +460,12 @@ fn import_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
         ec.vcpu.xcr0.set(state.xcr0);
         fpu::set_xcr0(state.xcr0);
+    }
+    if wants(Groups::DONE) {
+        if !wants(Groups::RIP) {
+            next_instruction();
+        }
+        finish_instruction();
     }
 }
 

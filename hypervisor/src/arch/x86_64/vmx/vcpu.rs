@@ -56,7 +56,7 @@ pub struct Vcpu {
     /// CR2 as it was when the guest was left.
     pub cr2: Local<u64>,
     /// Last exit that went to the VMM.
-    pub last_exit: Local<Option<Exit>>,
+    pub last_exit: Local<u8>,
 }
 
 impl Vcpu {
@@ -78,7 +78,7 @@ impl Vcpu {
             debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
             resident: Local::new([0; 6]),
             cr2: Local::new(0),
-            last_exit: Local::new(None),
+            last_exit: Local::new(Exit::Startup as u8),
         }
     }
 
@@ -199,7 +199,7 @@ pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     }
     if ec.vcpu.recalled.get() {
         ec.vcpu.recalled.set(false);
-        ec.vcpu.last_exit.set(Some(Exit::Recall));
+        ec.vcpu.last_exit.set(Exit::Recall as u8);
         return ipc::event(cpu, ec, ec.events.wrapping_add(Exit::Recall as u32));
     }
     if cpu.cr2_lost.get() {
@@ -211,6 +211,16 @@ pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     }
     cpu.task_register_stale.set(true);
     ec
+}
+
+/// Whether nothing stands between a virtual CPU and its guest: what [`load`] would do besides is noted here.
+#[inline(always)]
+pub fn can_go_on(cpu: &Cpu, ec: &Ec) -> bool {
+    cpu.task_register_stale.set(true);
+    cpu.vcpu.get() == Some(Ref::of(ec))
+        && !ec.vcpu.recalled.get()
+        && !cpu.cr2_lost.get()
+        && ec.vcpu.host_cr3.get() == cpu.cr3.get()
 }
 
 /// The exit will load the page tables that are loaded now.
@@ -375,7 +385,7 @@ pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
     println!(
         "a virtual CPU of domain {:#x} is ended: {why} (exit {:?}, reason {:#x}, qualification {:#x})",
         Ref::of(&*ec.pd).address(),
-        ec.vcpu.last_exit.get(),
+        Exit::ALL.get(usize::from(ec.vcpu.last_exit.get())),
         vmcs::read(f::EXIT_REASON),
         vmcs::read(f::EXIT_QUALIFICATION),
     );
