@@ -17,7 +17,7 @@ pub struct Sc {
     /// Higher runs first.
     pub priority: u8,
     /// What is left of its time.
-    pub budget: Local<Budget>,
+    budget: Local<Budget>,
     /// Ticks it has consumed since it was made.
     pub consumed: Local<u64>,
     /// The next one in the ready queue, or among those parked on a blocked thread.
@@ -43,5 +43,13 @@ impl Sc {
             next: Local::new(None),
             refill: Timeout::new(),
         }
+    }
+
+    /// What is left of its time. Whoever changes it must be the kernel path that runs on its CPU.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub fn budget(&self) -> &mut Budget {
+        // SAFETY: `Local`: this CPU is in the kernel, which is not re-entered, and the reference is used up in one statement.
+        unsafe { &mut *self.budget.as_ptr() }
     }
 }

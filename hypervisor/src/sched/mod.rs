@@ -33,6 +33,7 @@ pub fn wake(ec: Ref<Ec>, status: Status) {
 }
 
 /// Makes whatever was parked on `ec` ready.
+#[inline(always)]
 pub fn unpark(cpu: &Cpu, ec: Ref<Ec>) {
     let mut parked = ec.parked.replace(None);
     while let Some(sc) = parked {
@@ -42,6 +43,7 @@ pub fn unpark(cpu: &Cpu, ec: Ref<Ec>) {
 }
 
 /// Puts a scheduling context into the ready queue, and asks for a new decision if it outranks the running one.
+#[inline(always)]
 pub fn make_ready(cpu: &Cpu, sc: Ref<Sc>) {
     cpu.ready.push_back(sc);
     let outranks = cpu.current_sc.get().is_none_or(|current| sc.priority > current.priority);
@@ -67,13 +69,12 @@ pub fn preempt(cpu: &Cpu) -> Ref<Ec> {
 }
 
 /// Charges the running scheduling context for its time and takes it off the CPU.
+#[inline(always)]
 fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
     let sc = cpu.current_sc.replace(None)?;
     let used = now.wrapping_sub(cpu.since.get());
     sc.consumed.set(sc.consumed.get().wrapping_add(used));
-    let mut budget = sc.budget.get();
-    budget.charge(used, now);
-    sc.budget.set(budget);
+    sc.budget().charge(used, now);
     Some(sc)
 }
 
@@ -88,12 +89,14 @@ pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
     dispatch_at(cpu, now)
 }
 
+#[inline(always)]
 fn park(sc: Ref<Sc>, ec: Ref<Ec>) {
     sc.next.set(ec.parked.get());
     ec.parked.set(Some(sc));
 }
 
 /// Follows the calls of a context down to the one that can do something.
+#[inline(always)]
 pub fn end_of_chain(start: Ref<Ec>) -> Option<(Ref<Ec>, bool)> {
     let mut ec = start;
     let mut helping = false;
@@ -116,6 +119,7 @@ pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
     dispatch_at(cpu, arch::tsc())
 }
 
+#[inline(never)]
 fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
     loop {
         cpu.reschedule.set(false);
@@ -124,10 +128,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             program_timer(cpu, u64::MAX);
             return cpu.idle();
         };
-        let mut budget = sc.budget.get();
-        let state = budget.state(now);
-        sc.budget.set(budget);
-        let slice_end = match state {
+        let slice_end = match sc.budget().state(now) {
             BudgetState::Depleted { until } => {
                 cpu.timeouts.arm(&sc.refill, Owner::Sc(sc), until);
                 continue;
@@ -182,6 +183,7 @@ pub fn switch_to(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
 }
 
 /// Programs the timer for the earliest of the timeouts and `slice_end`.
+#[inline(always)]
 fn program_timer(cpu: &Cpu, slice_end: u64) {
     cpu.slice_end.set(slice_end);
     cpu.timer.program(slice_end.min(cpu.timeouts.next()));

@@ -34,10 +34,12 @@ impl ReadyQueue {
         self.bitmap.get().highest()
     }
 
+    #[inline(always)]
     fn list(&self, priority: u8) -> Option<&Local<Option<Ends>>> {
         self.lists.get(usize::from(priority))
     }
 
+    #[inline(always)]
     fn mark(&self, priority: u8, present: bool) {
         let mut bitmap = self.bitmap.get();
         if present {
@@ -49,7 +51,7 @@ impl ReadyQueue {
     }
 
     /// Behind its equals.
-    #[inline]
+    #[inline(always)]
     pub fn push_back(&self, sc: Ref<Sc>) {
         let Some(list) = self.list(sc.priority) else { return };
         sc.next.set(None);
@@ -66,7 +68,7 @@ impl ReadyQueue {
     }
 
     /// Before its equals: it was preempted and has time left.
-    #[inline]
+    #[inline(always)]
     pub fn push_front(&self, sc: Ref<Sc>) {
         let Some(list) = self.list(sc.priority) else { return };
         match list.get() {
@@ -83,7 +85,7 @@ impl ReadyQueue {
     }
 
     /// The first one of the highest priority.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&self) -> Option<Ref<Sc>> {
         let priority = self.highest()?;
         let list = self.list(priority)?;
