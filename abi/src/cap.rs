@@ -111,10 +111,8 @@ impl Perms {
     pub const PD_CREATE: Self = Self(1 << 0);
     /// Pd: move kernel memory between this domain's quota and a child's.
     pub const PD_QUOTA: Self = Self(1 << 1);
-    /// Pd: end it.
-    pub const PD_CTRL: Self = Self(1 << 2);
 
-    /// Ec: recall it, stop it, read and write its state.
+    /// Ec: recall it, look at it.
     pub const EC_CTRL: Self = Self(1 << 0);
     /// Ec: bind a scheduling context to it.
     pub const EC_BIND_SC: Self = Self(1 << 1);

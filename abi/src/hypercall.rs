@@ -34,7 +34,8 @@ pub enum Number {
     /// instruction pointer, with the handler's initial stack pointer.
     Reply = 1,
     /// Make a protection domain below the one named: RSI = pages of kernel memory moved
-    /// from that domain's quota to the new one's. Needs `PD_CREATE` and `PD_QUOTA`.
+    /// from that domain's quota to the new one's, R8 = the highest priority of scheduling contexts it pays for (cut to that
+    /// of the domain named). Needs `PD_CREATE` and `PD_QUOTA`.
     CreatePd = 2,
     /// Make a space: RSI = [`crate::cap::SpaceKind`]. The first object, host and port space that a domain pays
     /// for become the ones its threads run in. Needs `PD_CREATE`.
@@ -53,9 +54,9 @@ pub enum Number {
     /// the domain that pays for it. A thread sees that selector space as its own.
     CreateEc = 4,
     /// Make a scheduling context and bind it: RSI = execution context (`EC_BIND_SC`; a handler cannot have one),
-    /// R8 = priority (0 to [`PRIORITIES`] - 1, higher runs first, not above the caller's own), R9 = budget and R10 = period in
-    /// time-stamp-counter ticks; the context gets at most `budget` in each `period`. Period 0: the budget
-    /// is a time slice among equals and nothing more.
+    /// R8 = priority (0 to [`PRIORITIES`] - 1, higher runs first, not above what the paying domain may give), R9 = budget and R10 = period
+    /// in time-stamp-counter ticks; the context gets at most `budget` in each `period`. Period 0: the budget
+    /// is a time slice among equals and nothing more. A budget is at least 10 microseconds.
     CreateSc = 5,
     /// Make a portal: RSI = handler (`EC_BIND_PT`; a handler, not a thread), R8 = instruction pointer, R9 = identifier
     /// that the handler receives, R10 = groups of state it wants with events.

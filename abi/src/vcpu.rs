@@ -14,7 +14,8 @@ pub enum Exit {
     Startup = 0,
     /// [`crate::hypercall::EcOp::Recall`], or the deadline of [`VcpuState::deadline`] passed.
     Recall = 1,
-    /// The processor refused the guest state. `qual[0]` = the vendor's reason, for people.
+    /// The processor refused the guest state, or the event to inject. `qual[0]` = the vendor's reason and `qual[2]` = its error
+    /// number, for people.
     BadState = 2,
     /// Triple fault.
     TripleFault = 3,
@@ -335,7 +336,8 @@ pub struct VcpuState {
     pub window: Window,
     /// [`Groups::BLOCKING`]: see [`blocking`].
     pub blocking: u32,
-    /// [`Groups::CONTROL`]: exceptions that exit instead of being delivered, bit n = vector n.
+    /// [`Groups::CONTROL`]: exceptions that exit instead of being delivered, bit n = vector n. Machine checks (18) are the kernel's:
+    /// their bit is ignored and reads as 0.
     pub exceptions: u32,
     /// [`Groups::CONTROL`]: bit 0: RDTSC exits; bit 1: PAUSE exits; bit 2: MOV DR exits.
     pub intercepts: u32,
@@ -407,7 +409,7 @@ pub struct VcpuState {
     pub tsc_aux: u64,
     /// [`Groups::XSAVE`]: XCR0.
     pub xcr0: u64,
-    /// [`Groups::XSAVE`]: IA32_XSS.
+    /// [`Groups::XSAVE`]: IA32_XSS. Always 0: no guest gets supervisor state components.
     pub xss: u64,
 }
 

@@ -16,7 +16,7 @@ use crate::object::ec::{Ec, Retry, State};
 use crate::object::pd::{Pd, insert};
 use crate::object::pt::Pt;
 use crate::object::{Ref, lookup};
-use crate::sched;
+use crate::sched::{self, Next};
 
 /// Vector of page faults: the only exceptions with an address.
 const PAGE_FAULT: u64 = 14;
@@ -36,7 +36,7 @@ fn utcb(ec: &Ec) -> &mut Utcb {
 /// A message tag up to this is that of a short message: a few words, no items.
 const SHORT: u64 = 4;
 
-/// Copies a short message. Two sizes: the second copies what the receiver will not look at as well.
+/// Copies a short message, and not a word more: what lies behind it may be another client's.
 #[inline(always)]
 fn copy_short(to: &Ec, from: &Ec, tag: u64) {
     let (to, from) = (&mut utcb(to).words, &utcb(from).words);
@@ -44,8 +44,12 @@ fn copy_short(to: &Ec, from: &Ec, tag: u64) {
         to[0] = from[0];
         if tag != 1 {
             to[1] = from[1];
-            to[2] = from[2];
-            to[3] = from[3];
+            if tag != 2 {
+                to[2] = from[2];
+                if tag != 3 {
+                    to[3] = from[3];
+                }
+            }
         }
     }
 }
@@ -92,11 +96,12 @@ pub extern "C" fn call(ec: &Ec, tag: u64, word: u64, _: u64, _: u64, _: u64) -> 
 
 #[inline(never)]
 fn call_slowly(caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
-    call_again(cpu(), caller, selector, tag).as_ptr()
+    let cpu = cpu();
+    sched::settle(cpu, call_again(cpu, caller, selector, tag)).as_ptr()
 }
 
 /// A call of any kind, also one that had to wait.
-fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Ref<Ec> {
+fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Next {
     let Ok(pt) = lookup::<Pt>(&caller.pd, selector, Perms::PT_CALL) else {
         caller.set_result(Status::BadCap);
         return sched::switch_to(cpu, caller);
@@ -107,23 +112,24 @@ fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Ref<E
     }
     let tag = MsgTag(tag);
     copy_long(&handler, &caller, tag);
-    enter(cpu, caller, pt, tag.0)
+    Some(enter(cpu, caller, pt, tag.0))
 }
 
-/// The handler is dead, elsewhere, or busy.
+/// The handler is dead, elsewhere, the caller itself, or busy.
 #[cold]
-fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> Ref<Ec> {
-    let status = if handler.state.get() == State::Dead {
+fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> Next {
+    let status = if handler.state.get() == State::Dead || handler == caller {
         Status::Aborted
     } else if handler.cpu != caller.cpu {
         Status::BadCpu
     } else {
         caller.retry.set(retry);
         caller.callee.set(Some(handler));
-        return sched::preempt(cpu);
+        sched::put_back(cpu, arch::tsc());
+        return None;
     };
     match retry {
-        Retry::Event(_) => unhandled(cpu, caller, "its handler is gone or bound to another CPU"),
+        Retry::Event(_) => unhandled(cpu, caller, "nobody can serve its portal for this"),
         Retry::Call(..) | Retry::None => {
             caller.set_result(status);
             sched::switch_to(cpu, caller)
@@ -131,8 +137,27 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> R
     }
 }
 
+/// The calls that start at `ec` lead nowhere: the call of the first one that waits for its callee fails; if it is an event, that
+/// context ends.
+pub fn give_up(ec: Ref<Ec>) {
+    let mut next = Some(ec);
+    while let Some(ec) = next {
+        let retry = ec.retry.replace(Retry::None);
+        match retry {
+            Retry::None => {
+                next = ec.callee.get();
+                continue;
+            }
+            Retry::Call(..) => {}
+            Retry::Event(_) => ec.in_event.set(true),
+        }
+        abort(ec);
+        return;
+    }
+}
+
 /// Does again what a busy handler prevented.
-pub fn retry(cpu: &Cpu, ec: Ref<Ec>, retry: Retry) -> Ref<Ec> {
+pub fn retry(cpu: &Cpu, ec: Ref<Ec>, retry: Retry) -> Next {
     match retry {
         Retry::None => sched::switch_to(cpu, ec),
         Retry::Call(selector, tag) => call_again(cpu, ec, selector, tag),
@@ -142,12 +167,12 @@ pub fn retry(cpu: &Cpu, ec: Ref<Ec>, retry: Retry) -> Ref<Ec> {
 
 /// Sends an event of `ec` (a VM exit, or an exception of a thread) to the portal at `selector`.
 #[inline(always)]
-pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Ref<Ec> {
+pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
     let Ok(pt) = lookup::<Pt>(&ec.pd, selector, Perms::PT_EVENT) else {
         return unhandled(cpu, ec, "it has no portal for this");
     };
     let handler = pt.handler;
-    if handler.state.get() != State::Idle || handler.cpu != ec.cpu || handler == ec {
+    if handler.state.get() != State::Idle || handler.cpu != ec.cpu {
         return cannot_enter(cpu, ec, handler, Retry::Event(selector));
     }
     ec.in_event.set(true);
@@ -157,12 +182,12 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Ref<Ec> {
     } else {
         export_fault(&ec, FaultGroups(pt.groups.get()), utcb(&handler));
     }
-    enter(cpu, ec, pt, pt.groups.get())
+    Some(enter(cpu, ec, pt, pt.groups.get()))
 }
 
 /// Nobody takes an event: reports it and ends the context.
 #[cold]
-fn unhandled(cpu: &Cpu, ec: Ref<Ec>, why: &str) -> Ref<Ec> {
+fn unhandled(cpu: &Cpu, ec: Ref<Ec>, why: &str) -> Next {
     arch::report_event(cpu, &ec, why);
     sched::kill(cpu, ec)
 }
@@ -229,8 +254,10 @@ fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
         copy_long(&caller, &handler, tag);
         answered(caller, tag.0);
     }
-    let next = if cpu.helping.get() { sched::preempt(cpu) } else { sched::switch_to(cpu, caller) };
-    next.as_ptr()
+    if cpu.helping.get() {
+        return sched::preempt(cpu).as_ptr();
+    }
+    sched::settle(cpu, sched::switch_to(cpu, caller)).as_ptr()
 }
 
 /// The handler of `first` died: its call returns an error. If it was an event instead, that context dies as well,
@@ -269,7 +296,8 @@ fn pass_items(from: &Ec, to: &Ec, tag: MsgTag) {
 /// Shows `ec`, or whoever works on its reply, in the UTCB of `viewer`.
 pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
     let Some((end, _)) = sched::end_of_chain(ec) else { return EcActivity::Runs };
-    if end.kind != EcKind::Vcpu {
+    // A server in another domain is none of the viewer's business.
+    if end.kind != EcKind::Vcpu && end.pd == ec.pd {
         export_fault(&end, FaultGroups::STATE, utcb(viewer));
     }
     match end.state.get() {

@@ -10,7 +10,7 @@ use core::cell::Cell;
 pub struct Local<T>(Cell<T>);
 
 // SAFETY: a `Local` is part of an object that is bound to one CPU, and the kernel is not re-entered
-// on a CPU (interrupts stay disabled in ring 0, and the NMI and machine-check handlers touch none).
+// on a CPU (interrupts stay disabled in ring 0; the NMI handler touches none but its own counter).
 unsafe impl<T> Sync for Local<T> {}
 
 impl<T> Local<T> {

@@ -141,10 +141,13 @@ pub fn start(map: &Map, physical: &Physical, features: &Features, controls: &Con
 }
 
 fn set_control_registers(features: &Features) {
-    let mut cr4 = Cr4::read() | Cr4Flags::PAGE_GLOBAL | features.protection;
+    let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
+        | Cr4Flags::PAGE_GLOBAL
+        | Cr4Flags::MACHINE_CHECK_EXCEPTION
+        | Cr4Flags::OSFXSR
+        | Cr4Flags::OSXMMEXCPT_ENABLE
+        | features.protection;
     cr4.set(Cr4Flags::OSXSAVE, features.xsave);
-    cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE);
-    cr4.remove(Cr4Flags::PCID);
     let cr0 = Cr0Flags::PROTECTED_MODE_ENABLE
         | Cr0Flags::MONITOR_COPROCESSOR
         | Cr0Flags::TASK_SWITCHED

@@ -127,6 +127,12 @@ pub fn take_pool(info: &BootInfo, physical: &Physical) -> Map {
     } else {
         ((base + want) >> 30 << 30) - want
     };
+    if base < region.start {
+        refuse(format_args!(
+            "too little memory: no piece of it holds {} MiB below a GiB border",
+            want >> 20
+        ));
+    }
     let (boot, template) = map_pool(physical, base, want);
     println!("memory: {} MiB free, {} MiB of it for the kernel", total >> 20, want >> 20);
     let rsdp = info.rsdp_addr.into_option().unwrap_or(0);

@@ -33,6 +33,9 @@ const SLICE: u64 = 10_000_000;
 /// Bytes of an ACPI root pointer.
 const RSDP_LENGTH: usize = 36;
 
+/// The highest priority.
+const HIGHEST: u8 = (PRIORITIES - 1) as u8;
+
 /// How to start it.
 pub struct Start {
     /// Its page tables.
@@ -59,7 +62,7 @@ pub fn prepare(
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
     let pd = unsafe {
-        virt(page).cast::<Pd>().write(Pd::new(None, pool::free_pages()));
+        virt(page).cast::<Pd>().write(Pd::new(None, pool::free_pages(), HIGHEST));
         Ref::<Pd>::from_address(virt(page) as u64)
     };
     let objects = need(Space::create(pd, abi::cap::SpaceKind::Object));
@@ -76,9 +79,10 @@ pub fn prepare(
     let utcb = need(pd.account.take_page().ok_or(()));
     kernel_page(pd, &host, ROOT_UTCB, utcb, MemRights::RW);
     map_log(physical, map, pd, &host);
-    let ec = start_thread(info, pd, utcb);
+    let ec = start_thread(pd, utcb);
+    crate::sched::set_tsc_hz(machine.tsc_hz);
     let budget = Budget::new(SLICE, 0, arch::tsc());
-    let sc = need(Ref::create(&pd, Sc::new(ec, (PRIORITIES - 1) as u8, budget)));
+    let sc = need(Ref::create(&pd, Sc::new(ec, HIGHEST, budget)));
     ec.has_sc.set(true);
     publish(pd, own::PD, pd);
     publish(pd, own::OBJECTS, objects);
@@ -216,7 +220,7 @@ fn physical_space(
                 // The bundle is among what the loader used.
                 MemoryRegionKind::Usable => space.add_ram(region.start, len),
                 MemoryRegionKind::Bootloader => {
-                    keep_but_bundle(&mut space, info, map, region.start, region.end)
+                    keep_but_bundle(&mut space, info, region.start, region.end)
                 }
                 _ => Ok(()),
             };
@@ -241,7 +245,6 @@ fn bundle_range(info: &BootInfo) -> (u64, u64) {
 fn keep_but_bundle(
     space: &mut PhysicalSpace,
     info: &BootInfo,
-    _map: &Map,
     start: u64,
     end: u64,
 ) -> Result<(), hypervisor_logic::list::Full> {
@@ -252,8 +255,7 @@ fn keep_but_bundle(
     space.keep(to, end - to)
 }
 
-fn start_thread(info: &BootInfo, pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
-    let _ = info;
+fn start_thread(pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
     let mut frame = Frame { rip: ENTRY.get().copied().unwrap_or(0), ..Frame::default() };
     frame.gpr.rdi = ROOT_HIP;
     frame.gpr.rsi = ROOT_UTCB;

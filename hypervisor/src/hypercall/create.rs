@@ -4,7 +4,7 @@
 //! into the caller's table; and on a failure gives back what it took.
 
 use abi::cap::{Perms, Selector, SpaceKind};
-use abi::hypercall::{EcKind, PRIORITIES, Status};
+use abi::hypercall::{EcKind, Status};
 use abi::layout::{PAGE_SIZE, USER_TOP};
 use hypervisor_logic::sched::Budget;
 
@@ -48,7 +48,9 @@ fn payer(caller: &Pd, args: Args) -> Result<Ref<Pd>, Status> {
 pub fn pd(caller: &Pd, args: Args) -> Outcome {
     let parent = lookup::<Pd>(caller, args.selector, Perms::PD_CREATE.union(Perms::PD_QUOTA))?;
     vacant(caller, args.a1)?;
-    let child = Ref::create(&parent, Pd::new(Some(parent), 0)).map_err(|(status, _)| status)?;
+    let max_priority = u8::try_from(args.a3).unwrap_or(u8::MAX).min(parent.max_priority);
+    let child = Ref::create(&parent, Pd::new(Some(parent), 0, max_priority))
+        .map_err(|(status, _)| status)?;
     if let Err(status) = parent.account.transfer(&child.account, args.a2) {
         // SAFETY: it was just made.
         unsafe { child.destroy(&parent) };
@@ -223,10 +225,9 @@ fn vcpu(
 pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
     let ec = lookup::<Ec>(caller, selector(args.a2)?, Perms::EC_BIND_SC)?;
-    let own = cpu.current_sc.get().map_or(0, |sc| sc.priority);
-    let priority = u8::try_from(args.a3).ok().filter(|p| usize::from(*p) < PRIORITIES && *p <= own);
+    let priority = u8::try_from(args.a3).ok().filter(|priority| *priority <= pd.max_priority);
     let priority = priority.ok_or(Status::BadParam)?;
-    if args.a4 == 0 || (args.a5 != 0 && args.a4 > args.a5) {
+    if args.a4 < sched::least_budget() || (args.a5 != 0 && args.a4 > args.a5) {
         return Err(Status::BadParam);
     }
     if ec.kind == EcKind::Handler || ec.has_sc.get() {

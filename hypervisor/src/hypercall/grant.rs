@@ -90,12 +90,10 @@ fn capabilities(
     for i in 0..step {
         let cap = source.get(&ReadOnly, (from + i) as Selector);
         if !cap.is_empty() {
-            insert(
-                table,
-                &payer.account,
-                (to + i) as Selector,
-                cap.with(Perms(cap.perms().0 & perms.0)),
-            )?;
+            let cap = cap.with(Perms(cap.perms().0 & perms.0));
+            if let Err(status) = insert(table, &payer.account, (to + i) as Selector, cap) {
+                return if i == 0 { Err(status) } else { Ok(Values::progress(i, count)) };
+            }
         }
     }
     Ok(Values::progress(step, count))
@@ -189,7 +187,8 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             if let Some((_, cap)) = taken.cap {
                 release(cap);
             }
-            Ok(Values::progress(u64::from(taken.next).saturating_sub(first), count))
+            let done = u64::from(taken.next).saturating_sub(first).min(count);
+            Ok(Values::progress(done, count))
         }
         Table::Port(bitmap) => {
             let done = bits([first, first, count], |port, _| {

@@ -1,7 +1,8 @@
 //! The kernel objects.
 //!
-//! Objects live in memory that a protection domain pays for, and never move. A [`Ref`] is a counted or a
-//! borrowed pointer to one: capabilities and links between objects count, everything on the way of a hypercall borrows.
+//! Objects live in memory that a protection domain pays for, and never move. Capabilities count; a [`Ref`] does not. Semaphores
+//! and portals end with their last capability; domains, spaces, execution and scheduling contexts live on, so the links
+//! between objects, which all lead to such, hold.
 
 pub mod ec;
 pub mod pd;

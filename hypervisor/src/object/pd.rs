@@ -29,6 +29,8 @@ pub struct Pd {
     /// Its port space.
     pub ports: Local<Option<Ref<Space>>>,
     parent: Option<Ref<Self>>,
+    /// Highest priority of the scheduling contexts it pays for.
+    pub max_priority: u8,
 }
 
 // SAFETY: `repr(C)`, and the header comes first.
@@ -37,8 +39,8 @@ unsafe impl Object for Pd {
 }
 
 impl Pd {
-    /// A domain with `pages` of kernel memory and no spaces.
-    pub fn new(parent: Option<Ref<Self>>, pages: u64) -> Self {
+    /// A domain with `pages` of kernel memory and no spaces, that gives priorities up to `max_priority`.
+    pub fn new(parent: Option<Ref<Self>>, pages: u64, max_priority: u8) -> Self {
         Self {
             header: Header::new(ObjectType::Pd),
             account: Account {
@@ -50,6 +52,7 @@ impl Pd {
             host: Local::new(None),
             ports: Local::new(None),
             parent,
+            max_priority,
         }
     }
 

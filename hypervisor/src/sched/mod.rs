@@ -8,6 +8,8 @@
 pub mod ready;
 pub mod timeout;
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use abi::hypercall::Status;
 use hypervisor_logic::sched::BudgetState;
 
@@ -19,8 +21,26 @@ use crate::object::ec::{Ec, Retry, State};
 use crate::object::sc::Sc;
 use timeout::Owner;
 
+/// Who goes on. `None`: the running scheduling context was put away, so somebody has to decide anew, at the top and not from inside
+/// a decision.
+pub type Next = Option<Ref<Ec>>;
+
 /// Longest chain of calls that is followed; a longer one never runs.
 const MAX_CHAIN: usize = 64;
+
+/// The least budget of a scheduling context, in time-stamp-counter ticks: 10 microseconds. With less, the decisions would take more
+/// time than the work.
+static LEAST_BUDGET: AtomicU64 = AtomicU64::new(0);
+
+/// Tells how fast the time-stamp counter runs.
+pub fn set_tsc_hz(hz: u64) {
+    LEAST_BUDGET.store(hz / 100_000, Ordering::Relaxed);
+}
+
+/// The least budget of a scheduling context.
+pub fn least_budget() -> u64 {
+    LEAST_BUDGET.load(Ordering::Relaxed).max(1)
+}
 
 /// Makes a context that waited for a semaphore ready again; its hypercall returns `status`.
 pub fn wake(ec: Ref<Ec>, status: Status) {
@@ -62,17 +82,31 @@ pub fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
 #[cold]
 pub fn preempt(cpu: &Cpu) -> Ref<Ec> {
     let now = arch::tsc();
+    put_back(cpu, now);
+    dispatch_at(cpu, now)
+}
+
+/// Puts the running scheduling context back in front of its equals. The caller decides anew.
+pub fn put_back(cpu: &Cpu, now: u64) {
     if let Some(sc) = leave(cpu, now) {
         cpu.ready.push_front(sc);
     }
-    dispatch_at(cpu, now)
+}
+
+/// Goes on with whom an operation named, or decides.
+#[inline(always)]
+pub fn settle(cpu: &Cpu, next: Next) -> Ref<Ec> {
+    match next {
+        Some(ec) => ec,
+        None => dispatch(cpu),
+    }
 }
 
 /// Charges the running scheduling context for its time and takes it off the CPU.
 #[inline(always)]
 fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
     let sc = cpu.current_sc.replace(None)?;
-    let used = now.wrapping_sub(cpu.since.get());
+    let used = now.saturating_sub(cpu.since.get());
     sc.consumed.set(sc.consumed.get().wrapping_add(used));
     sc.budget().charge(used, now);
     Some(sc)
@@ -139,7 +173,12 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             }
             BudgetState::Run { until_ticks } => until_ticks,
         };
-        let Some((ec, helping)) = end_of_chain(sc.ec) else { continue };
+        let Some((ec, helping)) = end_of_chain(sc.ec) else {
+            // The calls form a circle, or a chain that is too long: the last one to wait fails.
+            ipc::give_up(sc.ec);
+            cpu.ready.push_back(sc);
+            continue;
+        };
         match ec.state.get() {
             State::Ready => {}
             State::Blocked | State::Idle => {
@@ -159,11 +198,10 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
                 ipc::retry(cpu, ec, retry)
             }
         };
-        if !cpu.reschedule.get() {
-            return next;
-        }
-        if let Some(sc) = leave(cpu, now) {
-            cpu.ready.push_front(sc);
+        match next {
+            Some(next) if !cpu.reschedule.get() => return next,
+            Some(_) => put_back(cpu, now),
+            None => {}
         }
     }
 }
@@ -177,7 +215,7 @@ pub fn switch_to_thread(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
 
 /// Makes `ec` the one that the exit path resumes.
 #[inline(always)]
-pub fn switch_to(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+pub fn switch_to(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     cpu.current.set(ec);
     arch::load_context(cpu, ec)
 }
@@ -216,13 +254,22 @@ pub fn tick(cpu: &Cpu) {
     refresh_timer(cpu);
 }
 
-/// Ends a context that nobody can help: it never runs again. Its time is dropped, its caller gets an error.
-pub fn kill(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+/// Ends a context that nobody can help: it never runs again. Its caller gets an error and goes on, on the time that paid; if there is
+/// none left, that time is dropped with it. Time that only helped goes back to its owner.
+pub fn kill(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     ec.state.set(State::Dead);
     ec.resume.set(Resume::never());
-    match ec.caller.replace(None).and_then(ipc::abort) {
-        Some(caller) if !cpu.helping.get() => switch_to(cpu, caller),
-        Some(_) => preempt(cpu),
-        None => block(cpu, None),
+    let survivor = ec.caller.replace(None).and_then(ipc::abort);
+    let now = arch::tsc();
+    if cpu.helping.get() {
+        put_back(cpu, now);
+        return None;
+    }
+    match survivor {
+        Some(caller) => switch_to(cpu, caller),
+        None => {
+            leave(cpu, now);
+            None
+        }
     }
 }

@@ -107,7 +107,10 @@ impl Budget {
             self.replenish(now);
         }
         if self.left == 0 {
-            return BudgetState::Depleted { until: self.replenish_at };
+            // Periods whose whole budget goes to the debt are not worth waking up for.
+            let periods = self.debt.checked_div(self.budget).unwrap_or(0);
+            let until = self.replenish_at.saturating_add(periods.saturating_mul(self.period));
+            return BudgetState::Depleted { until };
         }
         let until = now.saturating_add(self.left);
         let until_ticks = if until < self.replenish_at {

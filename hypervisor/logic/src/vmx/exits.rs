@@ -100,14 +100,13 @@ const fn table() -> [u8; REASONS] {
     table
 }
 
-/// What the exit with that basic reason is to a VMM. External interrupts, NMIs and what else
+/// What the exit with that basic reason is to a VMM: the number of an [`Exit`]. External interrupts, NMIs and what else
 /// concerns the kernel alone it must have handled before.
-#[inline]
+#[inline(always)]
 #[must_use]
-pub fn neutral(reason: u16) -> Exit {
-    NEUTRAL
-        .get(usize::from(reason))
-        .and_then(|number| Exit::ALL.get(usize::from(*number)))
-        .copied()
-        .unwrap_or(Exit::Other)
+pub fn neutral(reason: u16) -> u8 {
+    match NEUTRAL.get(usize::from(reason)) {
+        Some(number) => *number,
+        None => Exit::Other as u8,
+    }
 }

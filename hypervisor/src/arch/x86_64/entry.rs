@@ -33,6 +33,8 @@ unsafe extern "C" {
     fn launch_vm();
     fn resume_idle();
     fn resume_never();
+    fn sysexit_sti();
+    fn sysexit_instruction();
     fn hypercall_stub();
     fn hypercall_stub_end();
 }
@@ -69,6 +71,11 @@ impl Resume {
 /// Address of the SYSENTER entry.
 pub fn sysenter_address() -> u64 {
     sysenter_entry as *const () as u64
+}
+
+/// Where to go on instead of at `rip`, if that is the instruction which relies on the STI before it.
+pub fn before_sysexit(rip: u64) -> Option<u64> {
+    (rip == sysexit_instruction as *const () as u64).then_some(sysexit_sti as *const () as u64)
 }
 
 /// Address of the VM-exit entry.
@@ -210,7 +217,9 @@ global_asm!(
     "xor r14d, r14d",
     "xor r15d, r15d",
     // STI holds interrupts back for one more instruction.
+    "sysexit_sti:",
     "sti",
+    "sysexit_instruction:",
     "sysexitq",
 
     // ---- ring 0 to ring 3, all registers ------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ pub use vmx::vcpu::{Vcpu, deadline_passed, recall};
 
 use crate::object::Ref;
 use crate::object::ec::Ec;
+use crate::sched::Next;
 use abi::hypercall::EcKind;
 use cpu::Cpu;
 
@@ -53,11 +54,11 @@ pub const fn user_flags(flags: u64) -> u64 {
 /// Loads what `ec` needs on the CPU before its exit path runs. Returns the context to resume: a handler, if `ec` is a virtual CPU that
 /// has to leave its guest again at once.
 #[inline(always)]
-pub fn load_context(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+pub fn load_context(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     if ec.kind == EcKind::Vcpu {
         return vmx::vcpu::load(cpu, ec);
     }
-    space::load(cpu, ec)
+    Some(space::load(cpu, ec))
 }
 
 /// Tells people what happened to a context whose event nobody takes.

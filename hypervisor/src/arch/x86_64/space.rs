@@ -86,10 +86,11 @@ pub fn map_vacant(
     map_kernel_page(&mut table, account, va, pa, MemRights::RW)
 }
 
-/// Unmaps a page that [`map_vacant`] has just mapped: no translation of it is cached yet.
+/// Unmaps a page that [`map_vacant`] has just mapped.
 pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
     // Taking a 4 KiB leaf away needs no memory.
     let _ = host(table.root).protect(&mut Tables(account), va, 1, MemRights::RWX.union(PINNED));
+    flush_host();
 }
 
 /// Maps a page of the kernel for user space: its holder can neither grant nor revoke it.

@@ -4,7 +4,7 @@ use abi::fault::Gprs;
 
 use super::cpu::{Cpu, block, cpu};
 use super::entry::Resume;
-use super::{interrupts, space};
+use super::{entry, interrupts, space};
 use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
 use crate::{ipc, println, sched};
@@ -13,16 +13,26 @@ const DEBUG: u64 = 1;
 const NMI: u64 = 2;
 const GENERAL_PROTECTION: u64 = 13;
 const PAGE_FAULT: u64 = 14;
+const MACHINE_CHECK: u64 = 18;
 /// First vector that is not an exception.
 const INTERRUPTS: u64 = 32;
 const TRAP_FLAG: u64 = 1 << 8;
+const INTERRUPT_FLAG: u64 = 1 << 9;
 
 /// Entered from the stubs. Returns the context to resume, or null to go back to what was interrupted.
 pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     let cpu = cpu();
     if frame.vector == NMI {
         cpu.nmis.set(cpu.nmis.get().wrapping_add(1));
+        // Between STI and SYSEXIT: returning there would end the shadow of STI, and an interrupt would find ring 0.
+        if let Some(again) = entry::before_sysexit(frame.rip) {
+            frame.rip = again;
+            frame.rflags &= !INTERRUPT_FLAG;
+        }
         return core::ptr::null();
+    }
+    if frame.vector == MACHINE_CHECK {
+        die(frame);
     }
     if frame.cs & 3 == 0 {
         return in_kernel(cpu, frame);
@@ -41,7 +51,7 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
         cpu.cr2_lost.set(true);
     }
     let selector = ec.events.wrapping_add(frame.vector as u32);
-    ipc::event(cpu, ec, selector).as_ptr()
+    sched::settle(cpu, ipc::event(cpu, ec, selector)).as_ptr()
 }
 
 /// Ring 0 was interrupted: it waited for that, or it has a bug.
@@ -63,7 +73,11 @@ fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
 
 fn die(frame: &Frame) -> ! {
     crate::log::take_back();
-    println!("kernel bug: exception {} in ring 0, stack block {:p}", frame.vector, block());
+    if frame.vector == MACHINE_CHECK {
+        println!("the processor reports a machine check: the hardware is failing");
+    } else {
+        println!("kernel bug: exception {} in ring 0, stack block {:p}", frame.vector, block());
+    }
     dump(frame);
     super::halt_forever()
 }

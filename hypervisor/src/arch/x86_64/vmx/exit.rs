@@ -1,8 +1,7 @@
 //! From a VM exit to an event.
 
-use abi::hypercall::EcKind;
 use abi::vcpu::{Exit, blocking};
-use hypervisor_logic::vmx::exits::{NEUTRAL, reason};
+use hypervisor_logic::vmx::exits::{neutral, reason};
 use hypervisor_logic::vmx::fields::field as f;
 
 use super::vmcs;
@@ -10,12 +9,15 @@ use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{Resume, entry, interrupts};
 use crate::object::Ref;
 use crate::object::ec::Ec;
-use crate::{ipc, println, sched};
+use crate::sched::{self, Next};
+use crate::{ipc, println};
 
 /// Bit of the exit reason: the entry failed (SDM 3C 25.9.1).
 pub const ENTRY_FAILED: u32 = 1 << 31;
 const VALID: u32 = 1 << 31;
 const NMI: u32 = 2;
+const DOUBLE_FAULT: u32 = 8;
+const MACHINE_CHECK: u32 = 18;
 /// Bit of an interruption information field: its type is NMI.
 const TYPE: u32 = 7 << 8;
 const TYPE_NMI: u32 = 2 << 8;
@@ -28,7 +30,7 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let ec = Ref::of(ec);
     let reason = vmcs::read(f::EXIT_REASON);
     if reason & ENTRY_FAILED != 0 {
-        return deliver(cpu, ec, Exit::BadState as u8).as_ptr();
+        return sched::settle(cpu, deliver(cpu, ec, Exit::BadState as u8)).as_ptr();
     }
     ec.resume.set(Resume::vm());
     // A task's page fault may overwrite it before the guest goes on.
@@ -44,33 +46,24 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
         | reason::EPT_MISCONFIGURATION => interrupted(cpu, ec, reason as u16),
         other => deliver(cpu, ec, neutral(other)),
     };
-    next.as_ptr()
-}
-
-/// The exit's number for the VMM.
-#[inline(always)]
-fn neutral(reason: u16) -> u8 {
-    match NEUTRAL.get(usize::from(reason)) {
-        Some(number) => *number,
-        None => Exit::Other as u8,
-    }
+    sched::settle(cpu, next).as_ptr()
 }
 
 #[inline(always)]
-fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: u8) -> Ref<Ec> {
+fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: u8) -> Next {
     ec.vcpu.last_exit.set(exit);
     ipc::event(cpu, ec, ec.events.wrapping_add(u32::from(exit)))
 }
 
 /// The kernel has dealt with the exit: an event that was being delivered is delivered again.
-fn own(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+fn own(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     reinject();
-    if cpu.reschedule.get() { sched::preempt(cpu) } else { sched::switch_to(cpu, ec) }
+    if cpu.reschedule.get() { Some(sched::preempt(cpu)) } else { sched::switch_to(cpu, ec) }
 }
 
 /// Exits that can come in the middle of an event's delivery.
 #[inline]
-fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Ref<Ec> {
+fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Next {
     let was_delivering = reinject();
     if reason == reason::EXCEPTION_OR_NMI {
         let info = vmcs::read(f::EXIT_INTERRUPTION_INFO);
@@ -79,7 +72,11 @@ fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Ref<Ec> {
             entry::unblock_nmi();
             return own(cpu, ec);
         }
-        if info & NMI_UNBLOCKED != 0 && !was_delivering {
+        if info & 0xff == MACHINE_CHECK {
+            machine_check();
+        }
+        // Of a double fault the bit is undefined (SDM 3C 28.2.2).
+        if info & NMI_UNBLOCKED != 0 && !was_delivering && info & 0xff != DOUBLE_FAULT {
             block_nmis();
         }
         return deliver(cpu, ec, Exit::Exception as u8);
@@ -121,10 +118,17 @@ fn reinject() -> bool {
     true
 }
 
-/// VMLAUNCH or VMRESUME refused the controls or the host state: a bug of the kernel, but only this virtual CPU ends.
+/// The hardware fails while a guest runs: nothing can be trusted any more.
+fn machine_check() -> ! {
+    crate::log::take_back();
+    println!("the processor reports a machine check: the hardware is failing");
+    crate::arch::halt_forever()
+}
+
+/// VMLAUNCH or VMRESUME refused the controls or the host state, for example an event that cannot be injected.
 pub extern "C" fn vm_entry_refused(ec: &Ec) -> *const Ec {
     let cpu = cpu();
-    debug_assert!(ec.kind == EcKind::Vcpu);
-    println!("VM entry refused with error {}", vmcs::read(f::VM_INSTRUCTION_ERROR));
-    deliver(cpu, Ref::of(ec), Exit::BadState as u8).as_ptr()
+    let ec = Ref::of(ec);
+    ec.vcpu.entry_error.set(vmcs::read(f::VM_INSTRUCTION_ERROR));
+    sched::settle(cpu, deliver(cpu, ec, Exit::BadState as u8)).as_ptr()
 }

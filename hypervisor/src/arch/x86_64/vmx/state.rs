@@ -66,13 +66,13 @@ pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
 /// that was so; if not, nothing has been done.
 #[inline(always)]
 pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
-    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
+    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !has_length(ec) || !vcpu::can_go_on(cpu, ec) {
         return false;
     }
     let old = vmcs::read(f::GUEST_RIP);
     let rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
     if (rip ^ old) >> 32 != 0
-        || vmcs::read(f::GUEST_RFLAGS) & TRAP != 0
+        || vmcs::read(f::GUEST_RFLAGS) & (TRAP | RESUME) != 0
         || vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0
     {
         return false;
@@ -92,6 +92,8 @@ pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> b
 
 /// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;
+/// RFLAGS.RF.
+const RESUME: u64 = 1 << 16;
 
 #[inline(always)]
 const fn wants<const KNOWN: u64>(mask: u64, group: Groups) -> bool {
@@ -128,7 +130,7 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
     }
     if wants::<KNOWN>(mask, Groups::RIP) {
         state.rip = vmcs::read(f::GUEST_RIP);
-        state.inst_len = u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
+        state.inst_len = instruction_length(ec);
     }
     if wants::<KNOWN>(mask, Groups::RFLAGS) {
         state.rflags = vmcs::read(f::GUEST_RFLAGS);
@@ -180,6 +182,45 @@ fn export_cr(ec: &Ec, state: &mut VcpuState) {
     }
 }
 
+/// Exits that do not tell the length of an instruction (SDM 3C 28.2.5), or are not due to one.
+const NO_LENGTH: u32 = {
+    let mut set = 0;
+    let mut rest: &[Exit] = &[
+        Exit::Startup,
+        Exit::Recall,
+        Exit::BadState,
+        Exit::TripleFault,
+        Exit::Exception,
+        Exit::InterruptWindow,
+        Exit::NmiWindow,
+        Exit::Memory,
+        Exit::Init,
+        Exit::Other,
+    ];
+    while let [exit, tail @ ..] = rest {
+        set |= 1 << *exit as u32;
+        rest = tail;
+    }
+    set
+};
+
+/// Whether the processor told the length of the instruction that exited.
+#[inline(always)]
+fn has_length(ec: &Ec) -> bool {
+    NO_LENGTH >> (ec.vcpu.last_exit.get() & 31) & 1 == 0
+}
+
+/// The length of the instruction that exited, or 0. Of the exceptions, those of INT3, INTO and INT1 have one.
+#[inline(always)]
+fn instruction_length(ec: &Ec) -> u64 {
+    const SOFTWARE: core::ops::RangeInclusive<u32> = 4..=6;
+    let software = || {
+        ec.vcpu.last_exit.get() == Exit::Exception as u8
+            && SOFTWARE.contains(&(vmcs::read(f::EXIT_INTERRUPTION_INFO) >> 8 & 7))
+    };
+    if has_length(ec) || software() { u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)) } else { 0 }
+}
+
 #[inline(always)]
 fn export_qualification(ec: &Ec, state: &mut VcpuState) {
     state.qual[0] = vmcs::read(f::EXIT_QUALIFICATION);
@@ -193,7 +234,7 @@ fn export_qualification(ec: &Ec, state: &mut VcpuState) {
             state.qual[1] = vmcs::read(f::GUEST_PHYSICAL_ADDRESS);
             state.qual[2] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
         }
-        other => export_rare_qualification(other, state),
+        other => export_rare_qualification(ec, other, state),
     }
 }
 
@@ -201,7 +242,7 @@ const PORT: u8 = Exit::Port as u8;
 const MEMORY: u8 = Exit::Memory as u8;
 
 #[cold]
-fn export_rare_qualification(exit: u8, state: &mut VcpuState) {
+fn export_rare_qualification(ec: &Ec, exit: u8, state: &mut VcpuState) {
     match Exit::ALL.get(usize::from(exit)) {
         Some(Exit::Exception) => {
             // A page fault's qualification is its address, a debug exception's is what DR6 would show.
@@ -212,7 +253,11 @@ fn export_rare_qualification(exit: u8, state: &mut VcpuState) {
         Some(Exit::BadState | Exit::Other) => {
             state.qual[1] = state.qual[0];
             state.qual[0] = u64::from(vmcs::read(f::EXIT_REASON) & !ENTRY_FAILED);
-            state.qual[2] = u64::from(vmcs::read(f::VM_INSTRUCTION_ERROR));
+            // A refused entry leaves the exit's fields as they were.
+            let error = ec.vcpu.entry_error.replace(0);
+            if error != 0 {
+                state.qual = [0, 0, u64::from(error)];
+            }
         }
         _ => {}
     }
@@ -240,7 +285,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
     if wants(Groups::CONTROL) {
         let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
-        state.exceptions = vmcs::read(f::EXCEPTION_BITMAP);
+        state.exceptions = vmcs::read(f::EXCEPTION_BITMAP) & !vcpu::MACHINE_CHECK;
         state.intercepts = u32::from(primary.contains(Primary::RDTSC_EXITING))
             | u32::from(primary.contains(Primary::PAUSE_EXITING)) << 1
             | u32::from(primary.contains(Primary::MOV_DR_EXITING)) << 2;
@@ -321,9 +366,10 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
 }
 
 /// Moves behind the instruction that exited.
-fn next_instruction() {
+fn next_instruction(ec: &Ec, state: &VcpuState) {
     let old = vmcs::read(f::GUEST_RIP);
-    let mut rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
+    let told = instruction_length(ec);
+    let mut rip = old.wrapping_add(if told == 0 { state.inst_len } else { told });
     if (rip ^ old) >> 32 != 0 && !in_64_bit_mode() {
         rip &= 0xffff_ffff;
     }
@@ -336,7 +382,11 @@ fn finish_instruction() {
     if state & (blocking::STI | blocking::MOV_SS) != 0 {
         vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
     }
-    if vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
+    let flags = vmcs::read(f::GUEST_RFLAGS);
+    if flags & RESUME != 0 {
+        vmcs::write(f::GUEST_RFLAGS, flags & !RESUME);
+    }
+    if flags & TRAP != 0 {
         single_step();
     }
 }
@@ -463,7 +513,7 @@ fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     }
     if wants(Groups::DONE) {
         if !wants(Groups::RIP) {
-            next_instruction();
+            next_instruction(ec, state);
         }
         finish_instruction();
     }
@@ -485,8 +535,7 @@ fn import_control(ec: &Ec, state: &VcpuState) {
     primary.set(Primary::PAUSE_EXITING, state.intercepts & 2 != 0);
     primary.set(Primary::MOV_DR_EXITING, state.intercepts & 4 != 0);
     vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
-    // The machine's own machine checks are the kernel's (SDM 3C 28.1).
-    vmcs::write(f::EXCEPTION_BITMAP, state.exceptions);
+    vmcs::write(f::EXCEPTION_BITMAP, state.exceptions | vcpu::MACHINE_CHECK);
     // What changes hands keeps the value that the guest sees.
     let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
     let cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;

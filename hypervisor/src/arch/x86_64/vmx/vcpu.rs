@@ -19,12 +19,16 @@ use crate::object::Ref;
 use crate::object::ec::{Ec, Frame, Retry};
 use crate::object::pd::Pd;
 use crate::object::space::{Space, Table};
+use crate::sched::Next;
 use crate::sched::timeout::Owner;
 use crate::sync::Local;
 use crate::{ipc, println, sched};
 
 /// The registers that stay in the processor across exits, and move only when another virtual CPU is loaded.
 const RESIDENT: [Msr; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE];
+
+/// Bit of the exception bitmap: the machine's own machine checks are the kernel's.
+pub const MACHINE_CHECK: u32 = 1 << 18;
 
 /// CR0 bits that the kernel owns: caching stays on, and numeric errors are reported the native way (SDM 3C 24.8).
 pub const CR0_OWNED: u64 = 1 << 30 | 1 << 29 | 1 << 5;
@@ -55,6 +59,8 @@ pub struct Vcpu {
     resident: Local<[u64; 6]>,
     /// CR2 as it was when the guest was left.
     pub cr2: Local<u64>,
+    /// VM-instruction error of an entry that was refused, else 0.
+    pub entry_error: Local<u32>,
     /// Last exit that went to the VMM.
     pub last_exit: Local<u8>,
 }
@@ -78,6 +84,7 @@ impl Vcpu {
             debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
             resident: Local::new([0; 6]),
             cr2: Local::new(0),
+            entry_error: Local::new(0),
             last_exit: Local::new(Exit::Startup as u8),
         }
     }
@@ -116,6 +123,7 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) -> Result<(), Sta
         vmcs::clear(page);
         vmcs::load(page);
     }
+    clear_fields();
     init_controls(&ec, controls, table.root, ports, super::new_vpid());
     init_host(&ec);
     vmcs::write(f::VMCS_LINK_POINTER, u64::MAX);
@@ -131,6 +139,31 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) -> Result<(), Sta
         unsafe { vmcs::load(loaded.vcpu.vmcs) };
     }
     Ok(())
+}
+
+/// A cleared VMCS holds nothing in particular (SDM 3C 25.11.3): the fields that nothing else writes become zero.
+fn clear_fields() {
+    vmcs::write(f::PAGE_FAULT_ERROR_MASK, 0);
+    vmcs::write(f::PAGE_FAULT_ERROR_MATCH, 0);
+    vmcs::write(f::CR3_TARGET_COUNT, 0);
+    vmcs::write(f::EXIT_MSR_STORE_COUNT, 0);
+    vmcs::write(f::EXIT_MSR_LOAD_COUNT, 0);
+    vmcs::write(f::ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs::write(f::ENTRY_INTERRUPTION_INFO, 0);
+    vmcs::write(f::TSC_OFFSET, 0);
+    vmcs::write(f::CR0_READ_SHADOW, 0);
+    vmcs::write(f::CR4_READ_SHADOW, 0);
+    vmcs::write(f::GUEST_ACTIVITY, 0);
+    vmcs::write(f::GUEST_INTERRUPTIBILITY, 0);
+    vmcs::write(f::GUEST_PENDING_DEBUG, 0);
+    vmcs::write(f::GUEST_DEBUGCTL, 0);
+    for selector in
+        [f::HOST_DS_SELECTOR, f::HOST_ES_SELECTOR, f::HOST_FS_SELECTOR, f::HOST_GS_SELECTOR]
+    {
+        vmcs::write(selector, 0);
+    }
+    vmcs::write(f::HOST_FS_BASE, 0);
+    vmcs::write(f::HOST_GS_BASE, 0);
 }
 
 fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, vpid: u16) {
@@ -158,7 +191,7 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, 
     vmcs::write(f::SECONDARY_CONTROLS, secondary);
     vmcs::write(f::EXIT_CONTROLS, controls.exit);
     vmcs::write(f::ENTRY_CONTROLS, controls.entry);
-    vmcs::write(f::EXCEPTION_BITMAP, 0);
+    vmcs::write(f::EXCEPTION_BITMAP, MACHINE_CHECK);
     vmcs::write(f::EPT_POINTER, ept | WALK_4_WRITE_BACK);
     vmcs::write(f::VPID, vpid);
     vmcs::write(f::XSS_EXITING_BITMAP, u64::MAX);
@@ -193,7 +226,7 @@ fn init_host(ec: &Ec) {
 
 /// Makes `ec` the virtual CPU that is loaded, and decides whether it enters its guest or has to report first.
 #[inline(always)]
-pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
+pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     if cpu.vcpu.get() != Some(ec) {
         swap(cpu, ec);
     }
@@ -210,7 +243,7 @@ pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
         follow_host(cpu, &ec);
     }
     cpu.task_register_stale.set(true);
-    ec
+    Some(ec)
 }
 
 /// Whether nothing stands between a virtual CPU and its guest: what [`load`] would do besides is noted here.
