@@ -35,6 +35,9 @@ pub enum Command {
     /// Runs the checks, the host tests and the system tests
     #[command(override_usage = "scripts/test [FILTER] [OPTIONS]")]
     Test(TestArguments),
+    /// Writes docs/src/hypercalls.md from the doc comments in abi/src
+    #[command(override_usage = "scripts/reference")]
+    Reference,
 }
 
 /// Arguments of `scripts/image`.

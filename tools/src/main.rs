@@ -15,6 +15,7 @@ mod guest;
 mod image;
 mod machine;
 mod manifest;
+mod reference;
 mod run;
 mod say;
 mod terminal;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Flash(arguments) => flash::command(&workspace, &arguments),
         Command::Bench(arguments) => bench::command(&workspace, &arguments),
         Command::Test(arguments) => test::command(&workspace, &arguments),
+        Command::Reference => reference::command(&workspace),
     });
     match outcome {
         Ok(code) => code,

@@ -15,7 +15,7 @@ pub const UTCBS: u64 = 0x7ffd_0000_0000;
 /// First word of the page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FerriteT");
 /// Changes whenever the meaning of anything here does.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Most clients a console service can have.
 pub const MAX_CLIENTS: usize = 24;
@@ -40,8 +40,8 @@ impl Area {
     }
 }
 
-/// Selectors that are filled besides [`abi::cap::own`]; [`abi::cap::NULL`] where the task was not
-/// given such a thing.
+/// Selectors that are filled besides [`abi::cap::own`], [`abi::cap::NULL`] where the task was not
+/// given such a thing; and those that the task is to fill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Caps {
@@ -57,6 +57,12 @@ pub struct Caps {
     pub console: Selector,
     /// MSR space with the registers that a guest may use without an exit.
     pub msrs: Selector,
+    /// Where the task puts its virtual CPU: the root task looks there from time to time whether
+    /// exits are answered.
+    pub vcpu: Selector,
+    /// Where it puts the scheduling context of that virtual CPU, which tells a monitor that works
+    /// without end from one that gets no time.
+    pub vcpu_time: Selector,
     /// Selectors from here on are free.
     pub free: Selector,
 }
@@ -129,6 +135,8 @@ pub struct Startup {
     pub cpu: u64,
     /// How many times the task was started before.
     pub restarts: u64,
+    /// Seconds from 1970-01-01 00:00 UTC to the moment when the time-stamp counter was zero.
+    pub epoch: u64,
     /// Selectors.
     pub caps: Caps,
     /// CPU time.
@@ -163,6 +171,7 @@ impl Startup {
             features: 0,
             cpu: 0,
             restarts: 0,
+            epoch: 0,
             caps: Caps::default(),
             share: Share::default(),
             config: Area::default(),

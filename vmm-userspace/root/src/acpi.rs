@@ -55,10 +55,11 @@ fn port(value: u32) -> Option<u16> {
 }
 
 impl Power {
-    /// Reads the tables. `rsdp` is the physical address of the root pointer, 0 if nobody knows.
+    /// Reads the tables. `known` starts with a copy of the root pointer, or is zeros if nobody
+    /// knows where it is.
     #[must_use]
-    pub fn find(memory: &impl Memory, rsdp: u64) -> Option<Self> {
-        let root = root_pointer(memory, rsdp)?;
+    pub fn find(memory: &impl Memory, known: &[u8]) -> Option<Self> {
+        let root = root_pointer(memory, known)?;
         let fadt = root_table(memory, &root).find_map(|pa| table(memory, pa, b"FACP"))?;
         Self::from_fadt(memory, &fadt)
     }
@@ -83,16 +84,12 @@ impl Power {
     }
 }
 
-/// The root pointer (ACPI 6.5 5.2.5.3), at `rsdp` or in the BIOS area.
-fn root_pointer(memory: &impl Memory, rsdp: u64) -> Option<Vec<u8>> {
+/// The root pointer (ACPI 6.5 5.2.5.3): what is known, or what the BIOS area has.
+fn root_pointer(memory: &impl Memory, known: &[u8]) -> Option<Vec<u8>> {
     let valid = |bytes: &Vec<u8>| {
         bytes.starts_with(b"RSD PTR ") && bytes.get(..20).is_some_and(sums_to_zero)
     };
-    let known = (rsdp != 0)
-        .then(|| memory.bytes(rsdp, 36).or_else(|| memory.bytes(rsdp, 20)))
-        .flatten()
-        .filter(valid);
-    known.or_else(|| {
+    Some(known.to_vec()).filter(valid).or_else(|| {
         let (base, len) = BIOS;
         let area = memory.bytes(base, len)?;
         area.windows(36).step_by(16).map(<[u8]>::to_vec).find(valid)
@@ -169,6 +166,12 @@ mod tests {
         }
     }
 
+    /// With the root pointer at 0x100, as far as the image goes.
+    fn find(image: Vec<u8>) -> Option<Power> {
+        let known = image.get(0x100..0x124).unwrap_or_default().to_vec();
+        Power::find(&Image(image), &known)
+    }
+
     fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
         image[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_old_machine_is_turned_off_by_its_pm1_registers() {
-        let image = Image(old_machine(b"\x08_S5_\x12\x06\x04\x0a\x05\x0a\x06\x00\x00"));
+        let image = old_machine(b"\x08_S5_\x12\x06\x04\x0a\x05\x0a\x06\x00\x00");
         let expected = Power {
             pm1a: 0xb004,
             pm1b: None,
@@ -218,7 +221,7 @@ mod tests {
             enable: Some((0xb2, 0xf1)),
             reset: None,
         };
-        assert_eq!(Power::find(&image, 0x100), Some(expected));
+        assert_eq!(find(image), Some(expected));
     }
 
     #[test]
@@ -229,11 +232,11 @@ mod tests {
             (b"\x08_S5_\x12\x49\x00\x04\x0b\x05\x00\x0c\x03\x00\x00\x00", [5, 3]),
             (b"\x08_S5_\x12\x04\x01\x0a\x05", [5, 5]),
         ] {
-            let power = Power::find(&Image(old_machine(aml)), 0x100);
+            let power = find(old_machine(aml));
             assert_eq!(power.and_then(|power| power.sleep_type), Some(types), "{aml:x?}");
         }
         let odd = old_machine(b"\x08_S5_\x12\x06\x04\x0a\x09\x00\x00\x00");
-        assert_eq!(Power::find(&Image(odd), 0x100).and_then(|power| power.sleep_type), None);
+        assert_eq!(find(odd).and_then(|power| power.sleep_type), None);
     }
 
     #[test]
@@ -262,7 +265,7 @@ mod tests {
             enable: None,
             reset: Some((0xcf9, 0x0f)),
         };
-        assert_eq!(Power::find(&Image(image), 0x100), Some(expected));
+        assert_eq!(find(image), Some(expected));
     }
 
     #[test]
@@ -271,8 +274,10 @@ mod tests {
         image.resize(0x10_0000, 0);
         image.copy_within(0x100..0x124, 0xf_0040);
         image[0x100..0x124].fill(0);
-        assert!(Power::find(&Image(image.clone()), 0).is_some());
-        assert!(Power::find(&Image(image), 0x100).is_some());
+        assert_eq!(image[0x100..0x124], [0; 36]);
+        assert!(find(image.clone()).is_some());
+        image[0xf_0040] = 0;
+        assert!(find(image).is_none());
     }
 
     proptest! {
@@ -287,7 +292,7 @@ mod tests {
             }
             image.truncate(len);
             // Whatever comes out, nothing panics, and a port is never 0.
-            if let Some(power) = Power::find(&Image(image), 0x100) {
+            if let Some(power) = find(image) {
                 prop_assert!(power.pm1a != 0);
             }
         }

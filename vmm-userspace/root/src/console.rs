@@ -62,7 +62,7 @@ impl Console {
 
     fn run(&mut self, context: &mut Context, partitions: &[Partition]) -> Result<(), Failure> {
         let (program, _) = context.find(PROGRAM)?;
-        let mut task = Task::new(QUOTA)?;
+        let mut task = Task::new(QUOTA, PRIORITY)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
         give_port(&task)?;
         let wake = Perms::SM_DOWN.union(Perms::SM_UP);

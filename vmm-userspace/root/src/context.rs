@@ -4,6 +4,7 @@ use alloc::format;
 
 use abi::bundle::{Bundle, Entry};
 use abi::hip::Hip;
+use abi::utcb::Utcb;
 use root_task::status::Failure;
 use runtime::clock::Clock;
 use runtime::sm::Sm;
@@ -15,8 +16,12 @@ use crate::memory::Memory;
 pub struct Context {
     /// What the kernel says about it.
     pub hip: &'static Hip,
+    /// This thread's message page.
+    pub utcb: &'static mut Utcb,
     /// Its clock.
     pub clock: Clock,
+    /// Seconds from 1970 to the moment when that clock was zero; 0 if nobody knows.
+    pub epoch: u64,
     /// Its memory.
     pub memory: Memory,
     /// The boot bundle.

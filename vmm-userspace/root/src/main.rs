@@ -7,7 +7,8 @@
 //! | [`task`], [`channel`] | making a task and its channels |
 //! | [`console`] | starting the console service |
 //! | [`partition`] | starting partitions and seeing to their end |
-//! | [`watch`], [`report`] | how a task's end is noticed and shown |
+//! | [`watch`], [`watchdog`], [`report`] | how a task's end is noticed and shown |
+//! | [`wall_clock`] | the time of day |
 //! | [`power`] | the end of the machine |
 //! | [`log`] | this task's own messages |
 #![no_std]
@@ -24,7 +25,9 @@ mod partition;
 mod power;
 mod report;
 mod task;
+mod wall_clock;
 mod watch;
+mod watchdog;
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -56,9 +59,9 @@ runtime::root_entry!(main, heap: 4 << 20);
 /// How often the kernel's log is looked at, in nanoseconds.
 const LOG_INTERVAL: u64 = 500_000_000;
 
-fn main(hip: &'static Hip, _utcb: &'static mut Utcb) -> ! {
+fn main(hip: &'static Hip, utcb: &'static mut Utcb) -> ! {
     log::start();
-    match Root::new(hip) {
+    match Root::new(hip, utcb) {
         Ok(root) => root.run(),
         Err(failure) => {
             say!("{failure}");
@@ -77,17 +80,18 @@ struct Root {
 }
 
 impl Root {
-    fn new(hip: &'static Hip) -> Result<Self, Failure> {
+    fn new(hip: &'static Hip, utcb: &'static mut Utcb) -> Result<Self, Failure> {
         let clock = Clock::new(hip.tsc_hz);
         let memory = Memory::new(hip);
         // Before anything is written to memory that the tables may lie in.
-        let power = Power::find(&memory, hip.acpi_rsdp);
+        let power = Power::find(&memory, &hip.acpi_root);
         let bundle = bundle(hip, &memory)?;
         let system = system(&bundle)?;
         let sm = || Sm::create(Pd::OWN, 0).map_err(Failure::doing("make a semaphore"));
         let machine = Machine::new(clock, power).map_err(Failure::doing("make a semaphore"))?;
         let console = Interrupt::global(console::INTERRUPT).semaphore();
-        let mut context = Context { hip, clock, memory, bundle, wake: sm()?, console };
+        let (epoch, wake) = (wall_clock::epoch(clock), sm()?);
+        let mut context = Context { hip, utcb, clock, epoch, memory, bundle, wake, console };
         let mut partitions = Vec::new();
         for config in system.partitions {
             partitions.push(Partition::new(&mut context, config)?);
@@ -113,10 +117,11 @@ impl Root {
             partition.start_or_report(&mut self.context);
         }
         while self.partitions.iter().any(Partition::is_alive) {
-            self.show_kernel_log();
             log::pump();
             // A time-out is a reason to look as well.
             let _ = self.context.wake.down_all(self.context.clock.in_ns(LOG_INTERVAL));
+            // It may explain what is found below.
+            self.show_kernel_log();
             for partition in &mut self.partitions {
                 partition.attend(&mut self.context);
             }

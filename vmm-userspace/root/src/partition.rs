@@ -20,6 +20,7 @@ use crate::channel::Channel;
 use crate::context::Context;
 use crate::task::{MSRS, Task, guest_frames, layout};
 use crate::watch::{End, Watch};
+use crate::watchdog::Watchdog;
 use crate::{report, say};
 
 /// Kernel memory of every partition, in pages: objects, message pages, tables for its program.
@@ -42,6 +43,7 @@ pub struct Partition {
     /// Frames of earlier runs, for the next: never for anybody else.
     pool: Frames,
     state: State,
+    watchdog: Watchdog,
     /// When it was started last, in ticks.
     started: u64,
     starts: u64,
@@ -65,8 +67,16 @@ impl Partition {
     /// When memory is short.
     pub fn new(context: &mut Context, config: config::Partition) -> Result<Self, Failure> {
         let channel = Channel::new(&mut context.memory, config.console)?;
-        let (guest, pool) = (Vec::new(), Frames::new());
-        Ok(Self { config, channel, guest, pool, state: State::Ended, started: 0, starts: 0 })
+        Ok(Self {
+            config,
+            channel,
+            guest: Vec::new(),
+            pool: Frames::new(),
+            state: State::Ended,
+            watchdog: Watchdog::new(),
+            started: 0,
+            starts: 0,
+        })
     }
 
     /// Its name.
@@ -91,8 +101,9 @@ impl Partition {
     fn start(&mut self, context: &mut Context) -> Result<(), Failure> {
         self.state = State::Ended;
         self.started = now();
+        self.watchdog.restart();
         let quota = QUOTA + (self.config.memory / PAGE_SIZE).div_ceil(PAGES_PER_TABLE);
-        let mut task = Task::new(quota)?;
+        let mut task = Task::new(quota, self.config.priority.into())?;
         let started = self.fill(context, &mut task);
         if started.is_err() {
             self.retire(&task);
@@ -115,7 +126,11 @@ impl Partition {
         give_msrs(task)?;
         task.startup.tsc_hz = context.hip.tsc_hz;
         task.startup.features = context.hip.features;
+        if context.hip.features & abi::hip::features::COUNTERS != 0 {
+            show_counters(task)?;
+        }
         task.startup.restarts = self.starts;
+        task.startup.epoch = context.epoch;
         let share = self.share(context);
         task.start(&mut context.memory, &mut self.pool, share, context.wake)
     }
@@ -153,7 +168,8 @@ impl Partition {
     /// again if it should be, now or later.
     pub fn attend(&mut self, context: &mut Context) {
         if let State::Runs(task, watch) = &self.state {
-            let Some(end) = watch.take() else { return };
+            let end = watch.take().or_else(|| self.watchdog.look(context, task.objects));
+            let Some(end) = end else { return };
             task.stop();
             let ending = self.report(end);
             let again = policy::again(self.config.restart, ending);
@@ -193,6 +209,19 @@ impl Partition {
                 say!("{name} was stopped");
                 Ending::Fault
             }
+            End::Hang { exits, state } => {
+                report::hang(name, exits, &state);
+                say!("{name} was stopped");
+                Ending::Fault
+            }
+            End::Dead => {
+                say!(
+                    "{name}: the kernel ended its virtual CPU, whose exit nobody takes; the \
+                     kernel's lines above say which"
+                );
+                say!("{name} was stopped");
+                Ending::Fault
+            }
         }
     }
 
@@ -209,6 +238,19 @@ fn image(context: &Context, task: &Task, name: Option<&str>, va: u64) -> Result<
     let len = entry.data.len() as u64;
     task.map(pa, va, len, MemRights::R)?;
     Ok(Area { base: va, len })
+}
+
+/// A kernel that counts is there to be measured: the task sees the counts, in the kernel's log.
+fn show_counters(task: &Task) -> Result<(), Failure> {
+    let span = runtime::hypercall::Span {
+        from: abi::layout::ROOT_LOG / PAGE_SIZE,
+        to: layout::KERNEL_LOG / PAGE_SIZE,
+        count: size_of::<abi::hip::LogRing>() as u64 / PAGE_SIZE,
+    };
+    let (own, rights) = (abi::cap::own::MEMORY, MemRights::R);
+    // SAFETY: read-only, into a task that does not run yet.
+    unsafe { runtime::hypercall::grant(own, task.host.selector(), span, rights.0.into()) }
+        .map_err(Failure::doing("show the task the kernel's counters"))
 }
 
 /// Gives the task the registers that a guest may use without an exit.

@@ -3,12 +3,13 @@
 use config::Restart;
 use protocol::outcome::Outcome;
 
-/// How a partition ended: in its own words, or by a fault.
+/// How a partition ended: in its own words, or by a fault of its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It said so itself.
     Outcome(Outcome),
-    /// One of its threads raised an exception.
+    /// One of its threads raised an exception, its monitor hangs, or the kernel had to end its
+    /// virtual CPU.
     Fault,
 }
 

@@ -1,6 +1,7 @@
 //! What happened to a partition, for people.
 
 use abi::fault::FaultState;
+use root_task::hang::PATIENCE;
 
 use crate::say;
 
@@ -36,11 +37,23 @@ const PAGE_FAULT: u64 = 14;
 pub fn fault(name: &str, state: &FaultState) {
     let known = usize::try_from(state.vector).ok().and_then(|vector| NAMES.get(vector));
     let what = known.copied().unwrap_or("reserved exception");
-    let FaultState { gpr, rip, rflags, vector, error, address } = state;
+    let FaultState { rip, vector, error, address, .. } = state;
     match *vector {
         PAGE_FAULT => say!("{name}: {what} at {rip:#x}, address {address:#x}, error {error:#x}"),
         _ => say!("{name}: {what} at {rip:#x}, vector {vector}, error {error:#x}"),
     }
+    registers(name, state);
+}
+
+/// Shows a monitor that does not answer an exit.
+pub fn hang(name: &str, exits: u64, state: &FaultState) {
+    let (rip, seconds) = (state.rip, PATIENCE / 1_000_000_000);
+    say!("{name}: its monitor has not answered exit {exits} for {seconds} s, at {rip:#x}");
+    registers(name, state);
+}
+
+fn registers(name: &str, state: &FaultState) {
+    let FaultState { gpr, rflags, .. } = state;
     for (names, values) in [
         (["rax", "rbx", "rcx", "rdx"], [gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx]),
         (["rsi", "rdi", "rbp", "rsp"], [gpr.rsi, gpr.rdi, gpr.rbp, gpr.rsp]),

@@ -34,12 +34,23 @@ pub mod layout {
     pub const CONSOLE: u64 = 0x7ffe_1000_0000;
     /// The task's log channel. The console service has those of its clients from here on.
     pub const LOG: u64 = 0x7ffe_2000_0000;
+    /// The kernel's log ring, if the kernel counts.
+    pub const KERNEL_LOG: u64 = 0x7ffe_3000_0000;
     /// Distance between channels of the console service's clients.
     pub const CHANNELS: u64 = 0x10_0000;
 }
 
-/// The selectors that every task finds filled.
-pub const CAPS: Caps = Caps { exceptions: 32, exit: 64, wake: 68, console: 69, msrs: 0, free: 128 };
+/// The selectors that every task finds filled, or fills.
+pub const CAPS: Caps = Caps {
+    exceptions: 32,
+    exit: 64,
+    wake: 68,
+    console: 69,
+    msrs: 0,
+    vcpu: 112,
+    vcpu_time: 113,
+    free: 128,
+};
 /// Where a task finds its MSR space, if it gets one.
 pub const MSRS: Selector = 70;
 
@@ -65,13 +76,13 @@ pub struct Task {
 }
 
 impl Task {
-    /// An empty task with `quota` pages of kernel memory.
+    /// An empty task with `quota` pages of kernel memory, whose threads have at most `priority`.
     ///
     /// # Errors
     /// When kernel memory is short.
-    pub fn new(quota: u64) -> Result<Self, Failure> {
+    pub fn new(quota: u64, priority: u64) -> Result<Self, Failure> {
         let pd = Pd::OWN
-            .create_pd(quota)
+            .create_pd_below(quota, priority)
             .map_err(Failure::doing(format!("set {quota} pages of kernel memory aside")))?;
         let make = || -> Result<_, abi::hypercall::Status> {
             let objects = ObjectSpace::create(pd)?;

@@ -23,6 +23,15 @@ pub enum End {
     Outcome(Outcome),
     /// It raised an exception.
     Fault(FaultState),
+    /// Its monitor does not answer.
+    Hang {
+        /// Which exit it is that has no answer.
+        exits: u64,
+        /// What the monitor does instead.
+        state: FaultState,
+    },
+    /// The kernel ended its virtual CPU.
+    Dead,
 }
 
 /// What is known about one run of a task.

@@ -9,7 +9,7 @@ use core::arch::asm;
 use abi::cap::{Selector, SpaceKind};
 use abi::hypercall::{EcKind, EcOp, IntMode, Number, PdOp, SmOp, Status, pack};
 use abi::layout::HYPERCALL_PAGE;
-use abi::utcb::MsgTag;
+use abi::utcb::{MsgTag, Utcb};
 
 /// The target of every hypercall's `call`: the page is too far from a task for a relative one.
 static ENTRY: u64 = HYPERCALL_PAGE;
@@ -90,6 +90,17 @@ unsafe fn enter_wide(rax: u64, [rdi, rsi, r8, r9, r10]: [u64; 5]) -> Returned {
     Returned { status, value1, value2 }
 }
 
+/// Tells the compiler that the kernel reads and writes this message page in the hypercalls that
+/// follow: it would otherwise keep the words of a page that it holds the only reference to in
+/// registers.
+#[inline(always)]
+pub fn lend(utcb: &mut Utcb) {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {0} */", in(reg) core::ptr::from_mut(utcb), options(nostack, preserves_flags));
+    }
+}
+
 /// [`Number::Call`]: returns the reply's tag.
 ///
 /// # Errors
@@ -97,7 +108,7 @@ unsafe fn enter_wide(rax: u64, [rdi, rsi, r8, r9, r10]: [u64; 5]) -> Returned {
 #[inline(always)]
 pub fn call(portal: Selector, tag: MsgTag) -> Result<MsgTag, Status> {
     // SAFETY: a call changes no memory but the caller's UTCB, which Rust code reaches through a
-    // reference that it gives up around the call (`pt::Pt::call` takes it).
+    // reference that it gives up around the call (`pt::Pt::call` takes it and lends it).
     let returned = unsafe { enter(pack(Number::Call, 0, portal), tag.0) };
     returned.check().map(|returned| MsgTag(returned.value2))
 }
@@ -108,15 +119,23 @@ pub fn call(portal: Selector, tag: MsgTag) -> Result<MsgTag, Status> {
 /// Only a handler may reply, and whatever its stack holds is gone.
 #[inline(always)]
 pub unsafe fn reply(rsi: u64) -> ! {
-    // SAFETY: the next message enters at the start of a portal with a fresh stack.
+    // SAFETY: the next message enters at the start of a portal with a fresh stack, so this does not
+    // come back and no register is lost. Whatever the return address overwrites on this stack is
+    // not needed, so nothing has to be kept clear for it.
     unsafe {
         asm!(
             "call qword ptr [rip + {entry}]",
+            "ud2",
             entry = sym ENTRY,
             in("rax") pack(Number::Reply, 0, 0),
             in("rsi") rsi,
-            options(noreturn),
+            options(nostack),
         );
+    }
+    // Saying so with `noreturn` would tell the optimizer that nothing on the way here is worth
+    // inlining.
+    loop {
+        core::hint::spin_loop();
     }
 }
 
@@ -124,10 +143,10 @@ pub unsafe fn reply(rsi: u64) -> ! {
 ///
 /// # Errors
 /// See the hypercall.
-pub fn create_pd(new: Selector, parent: Selector, pages: u64) -> Result<(), Status> {
+pub fn create_pd(new: Selector, parent: Selector, pages: u64, priority: u64) -> Result<(), Status> {
     let rax = pack(Number::CreatePd, 0, parent);
     // SAFETY: makes an object and changes no memory.
-    unsafe { enter_wide(rax, [new.into(), pages, 0, 0, 0]) }.done()
+    unsafe { enter_wide(rax, [new.into(), pages, priority, 0, 0]) }.done()
 }
 
 /// [`Number::CreateSpace`].
@@ -313,14 +332,24 @@ pub unsafe fn revoke(
     }
 }
 
-/// [`Number::CtrlEc`].
+/// [`Number::CtrlEc`] with [`EcOp::Recall`].
 ///
 /// # Errors
 /// See the hypercall.
 #[inline(always)]
-pub fn ctrl_ec(ec: Selector, op: EcOp) -> Result<(), Status> {
+pub fn recall(ec: Selector) -> Result<(), Status> {
     // SAFETY: stops a context; changes no memory.
-    unsafe { enter(pack(Number::CtrlEc, op as u8, ec), 0) }.done()
+    unsafe { enter(pack(Number::CtrlEc, EcOp::Recall as u8, ec), 0) }.done()
+}
+
+/// [`Number::CtrlEc`] with [`EcOp::Look`]: returns the activity and the number of events.
+///
+/// # Errors
+/// See the hypercall.
+pub fn look(ec: Selector) -> Result<(u64, u64), Status> {
+    // SAFETY: changes no memory but the caller's UTCB, like `call`.
+    let returned = unsafe { enter(pack(Number::CtrlEc, EcOp::Look as u8, ec), 0) };
+    returned.check().map(|returned| (returned.value1, returned.value2))
 }
 
 /// [`Number::CtrlSc`]: returns the ticks consumed.

@@ -1,7 +1,7 @@
 //! Protection domains.
 
 use abi::cap::{Selector, own};
-use abi::hypercall::{PdOp, Status};
+use abi::hypercall::{PRIORITIES, PdOp, Status};
 
 use crate::{hypercall, selector};
 
@@ -39,7 +39,15 @@ impl Pd {
     /// # Errors
     /// See [`abi::hypercall::Number::CreatePd`].
     pub fn create_pd(self, pages: u64) -> Result<Self, Status> {
-        selector::fresh(|new| hypercall::create_pd(new, self.0, pages)).map(Self)
+        self.create_pd_below(pages, PRIORITIES as u64 - 1)
+    }
+
+    /// The same for a domain whose scheduling contexts have at most `priority`.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CreatePd`].
+    pub fn create_pd_below(self, pages: u64, priority: u64) -> Result<Self, Status> {
+        selector::fresh(|new| hypercall::create_pd(new, self.0, pages, priority)).map(Self)
     }
 
     /// Its kernel memory.

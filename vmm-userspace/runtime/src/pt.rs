@@ -29,7 +29,8 @@ impl Pt {
     /// # Errors
     /// See [`abi::hypercall::Number::Call`].
     #[inline(always)]
-    pub fn call(self, _utcb: &mut Utcb, tag: MsgTag) -> Result<MsgTag, Status> {
+    pub fn call(self, utcb: &mut Utcb, tag: MsgTag) -> Result<MsgTag, Status> {
+        hypercall::lend(utcb);
         hypercall::call(self.0, tag)
     }
 

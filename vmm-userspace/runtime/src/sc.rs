@@ -6,7 +6,7 @@ use protocol::startup::Share;
 
 use crate::ec::Ec;
 use crate::pd::Pd;
-use crate::{hypercall, selector};
+use crate::{hypercall, task};
 
 /// A scheduling context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,9 @@ impl Sc {
     /// See [`abi::hypercall::Number::CreateSc`].
     pub fn create(pd: Pd, ec: Ec, share: Share) -> Result<Self, Status> {
         let Share { priority, budget, period } = share;
-        selector::fresh(|new| {
-            hypercall::create_sc(new, pd.selector(), ec.selector(), (priority, budget, period))
-        })
-        .map(Self)
+        let new = task::time_selector(ec.selector())?;
+        hypercall::create_sc(new, pd.selector(), ec.selector(), (priority, budget, period))?;
+        Ok(Self(new))
     }
 
     /// Ticks consumed so far.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use abi::cap::{SELECTORS, Selector};
+use abi::cap::{NULL, SELECTORS, Selector};
 use abi::hypercall::Status;
 
 /// Hands out selectors that were never used, in ascending order.
@@ -47,6 +47,33 @@ impl SelectorAllocator {
 /// This task's selectors; set up before `main` runs.
 pub static FREE: SelectorAllocator = SelectorAllocator::new(abi::cap::own::FREE);
 
+/// A selector that is kept for the first object of some kind.
+#[derive(Debug)]
+pub(crate) struct Kept(AtomicU32);
+
+impl Kept {
+    /// None is kept.
+    pub const fn none() -> Self {
+        Self(AtomicU32::new(NULL))
+    }
+
+    /// Keeps `selector` from now on.
+    pub fn keep(&self, selector: Selector) {
+        self.0.store(selector, Ordering::Relaxed);
+    }
+
+    /// What is kept, once; afterwards any free selector.
+    ///
+    /// # Errors
+    /// [`Status::BadCap`] when no selector is left.
+    pub fn take(&self) -> Result<Selector, Status> {
+        match self.0.swap(NULL, Ordering::Relaxed) {
+            NULL => FREE.one(),
+            kept => Ok(kept),
+        }
+    }
+}
+
 /// Makes something at a free selector and returns the selector.
 ///
 /// # Errors
@@ -61,6 +88,16 @@ pub(crate) fn fresh(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_selector_is_taken_once() {
+        let kept = Kept::none();
+        let first = kept.take();
+        kept.keep(7);
+        assert_eq!(kept.take(), Ok(7));
+        let second = kept.take();
+        assert!(first.is_ok() && second.is_ok() && first != second && second != Ok(7));
+    }
 
     #[test]
     fn ranges_do_not_overlap_and_end_with_the_object_space() {

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use abi::cap::{NULL, Selector};
+use abi::hypercall::Status;
 use abi::utcb::Utcb;
 use config::Partition;
 use protocol::outcome::Outcome;
@@ -13,6 +14,8 @@ use crate::console::{self, Input, Output};
 use crate::memory::{self, GuestMemory};
 use crate::pd::Pd;
 use crate::pt::Pt;
+use crate::selector;
+use crate::selector::Kept;
 use crate::sm::Sm;
 use crate::space::MsrSpace;
 
@@ -30,6 +33,11 @@ pub struct Defaults {
 static CPU: AtomicU16 = AtomicU16::new(0);
 static EVENTS: AtomicU32 = AtomicU32::new(NULL);
 static EXIT: AtomicU32 = AtomicU32::new(NULL);
+/// Where the root task looks for the task's virtual CPU and its scheduling context.
+pub(crate) static VCPU: Kept = Kept::none();
+static VCPU_TIME: Kept = Kept::none();
+/// The virtual CPU that is or will be looked at.
+static WATCHED: AtomicU32 = AtomicU32::new(NULL);
 static SHARE: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// What further threads get unless their maker says otherwise.
@@ -53,6 +61,11 @@ pub fn set_defaults(defaults: Defaults) {
     }
 }
 
+/// Where to put the scheduling context of the execution context at `ec`.
+pub(crate) fn time_selector(ec: Selector) -> Result<Selector, Status> {
+    if ec == WATCHED.load(Ordering::Relaxed) { VCPU_TIME.take() } else { selector::FREE.one() }
+}
+
 /// A task as its `main` gets it: what the root task gave it.
 #[derive(Debug)]
 pub struct Task {
@@ -65,6 +78,9 @@ impl Task {
     /// The task that was started with this page.
     pub(crate) fn new(startup: &'static Startup, utcb: &'static mut Utcb) -> Self {
         EXIT.store(startup.caps.exit, Ordering::Relaxed);
+        VCPU.keep(startup.caps.vcpu);
+        VCPU_TIME.keep(startup.caps.vcpu_time);
+        WATCHED.store(startup.caps.vcpu, Ordering::Relaxed);
         set_defaults(Defaults {
             cpu: startup.cpu as u16,
             events: startup.caps.exceptions,

@@ -9,7 +9,7 @@ use crate::handler::Handler;
 use crate::pd::Pd;
 use crate::sc::Sc;
 use crate::space::{GuestSpace, MsrSpace, PortSpace};
-use crate::task::defaults;
+use crate::task::{self, defaults};
 use crate::{hypercall, selector};
 
 /// A virtual CPU in the making: a handler, and a portal for each exit.
@@ -108,7 +108,8 @@ impl<S: Send + 'static> VcpuBuilder<S> {
         self
     }
 
-    /// Makes the virtual CPU. It runs when it gets a scheduling context.
+    /// Makes the virtual CPU. It runs when it gets a scheduling context. The first one of a task
+    /// goes where the root task looks whether exits are answered.
     ///
     /// # Errors
     /// What went wrong first on the way here.
@@ -118,8 +119,8 @@ impl<S: Send + 'static> VcpuBuilder<S> {
         }
         let at = (defaults().cpu, self.portals);
         let spaces = (self.memory.selector(), self.msrs, self.ports);
-        let new =
-            selector::fresh(|new| hypercall::create_vcpu(new, Pd::OWN.selector(), at, spaces))?;
+        let new = task::VCPU.take()?;
+        hypercall::create_vcpu(new, Pd::OWN.selector(), at, spaces)?;
         Ok(Ec::at(new))
     }
 

@@ -44,7 +44,7 @@ fn start(task: &Task) -> Result<(), String> {
     let parts = Parts {
         ram,
         clock: task.clock(),
-        epoch: 0,
+        epoch: task.startup().epoch,
         xsave: task.startup().features & features::XSAVE != 0,
         console: Console::new(task.console()),
         software: Software::of(task)?,

@@ -1,0 +1,11 @@
+//! Tests of virtual CPUs.
+#![no_std]
+#![no_main]
+
+use runtime::{Outcome, Task};
+
+runtime::entry!(main, heap: 16 << 20);
+
+fn main(task: Task) -> Outcome {
+    system_tests::report::main(task, &system_tests::vcpu::TESTS)
+}

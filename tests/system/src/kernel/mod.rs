@@ -1,0 +1,35 @@
+//! Tests of what a task can see of the kernel.
+
+mod errors;
+mod exceptions;
+mod grants;
+mod hostile;
+mod ipc;
+mod quota;
+mod raw;
+mod schedule;
+mod semaphores;
+mod threads;
+mod victim;
+
+use alloc::string::String;
+
+use crate::report::{Bench, Check, Test};
+
+/// All of them.
+pub const TESTS: [&[Test]; 8] = [
+    errors::TESTS,
+    quota::TESTS,
+    ipc::TESTS,
+    semaphores::TESTS,
+    schedule::TESTS,
+    exceptions::TESTS,
+    grants::TESTS,
+    hostile::TESTS,
+];
+
+/// Something that makes a thread take a page fault, for tests of what that must not change.
+pub(crate) fn victim(bench: &Bench<'_>) -> Result<impl Fn(&Bench<'_>) -> Check + use<>, String> {
+    let victim = victim::Victim::new(bench)?;
+    Ok(move |bench: &Bench<'_>| victim.fault(bench, exceptions::read_unmapped).map(|_| ()))
+}

@@ -1,0 +1,25 @@
+//! What the test tasks are made of. Each boots as a partition of its own, runs its tests on the real
+//! kernel, and says on its console how each of them went:
+//!
+//! ```text
+//! TEST ipc.words ok
+//! TEST ipc.items FAILED: item 2: got Item { .. }, expected Item { .. }
+//! VERDICT fail 1 of 2
+//! ```
+//!
+//! | module | what it tests |
+//! |---|---|
+//! | [`kernel`] | hypercalls, messages, scheduling, exceptions: what a task can see of the kernel |
+//! | [`vcpu`] | virtual CPUs, with small guests |
+//! | [`report`] | nothing: it is how tests speak |
+#![cfg(target_os = "none")]
+#![no_std]
+
+extern crate alloc;
+
+#[doc(hidden)]
+pub use alloc::format;
+
+pub mod kernel;
+pub mod report;
+pub mod vcpu;

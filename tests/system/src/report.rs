@@ -1,0 +1,127 @@
+//! How tests say what they found.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use abi::utcb::Utcb;
+use runtime::memory::GuestMemory;
+use runtime::space::MsrSpace;
+use runtime::{Outcome, Task};
+
+/// What tests work with: what the task was given.
+pub struct Bench<'a> {
+    /// Ticks in a second.
+    pub hz: u64,
+    /// The main thread's message page.
+    pub utcb: &'a mut Utcb,
+    /// Priority of the main thread.
+    pub priority: u64,
+    /// Memory for guests and for grants.
+    pub memory: GuestMemory,
+    /// Registers that a guest may be given.
+    pub msrs: Option<MsrSpace>,
+    /// What virtual CPUs can do here: [`abi::hip::features`].
+    pub features: u64,
+    out: &'a mut dyn Write,
+    passed: u32,
+    failed: u32,
+}
+
+/// How a test went.
+pub type Check = Result<(), String>;
+
+/// A test: its name, and what it does.
+pub type Test = (&'static str, fn(&mut Bench<'_>) -> Check);
+
+impl<'a> Bench<'a> {
+    /// A bench whose tests speak to `out`. `main` is everything that is the main thread's own: its message page and
+    /// its priority; `hz` are the ticks in a second.
+    pub fn new(
+        out: &'a mut dyn Write,
+        hz: u64,
+        main: (&'a mut Utcb, u64),
+        memory: GuestMemory,
+        msrs: Option<MsrSpace>,
+        features: u64,
+    ) -> Self {
+        let (utcb, priority) = main;
+        Self { hz, utcb, priority, memory, msrs, features, out, passed: 0, failed: 0 }
+    }
+
+    /// A point in time that far from now.
+    #[must_use]
+    pub fn in_ms(&self, ms: u64) -> u64 {
+        runtime::clock::now().saturating_add(self.hz / 1000 * ms)
+    }
+
+    /// Runs tests one after the other.
+    pub fn run(&mut self, tests: &[Test]) {
+        for (name, test) in tests {
+            let result = test(self);
+            // The console has nowhere to report an error to.
+            let _ = match result {
+                Ok(()) => {
+                    self.passed += 1;
+                    writeln!(self.out, "TEST {name} ok\r")
+                }
+                Err(why) => {
+                    self.failed += 1;
+                    writeln!(self.out, "TEST {name} FAILED: {why}\r")
+                }
+            };
+        }
+    }
+
+    /// Says how all of them went.
+    pub fn verdict(&mut self) -> Outcome {
+        let (failed, total) = (self.failed, self.passed + self.failed);
+        if failed == 0 {
+            let _ = writeln!(self.out, "VERDICT pass {total}\r");
+            Outcome::Done
+        } else {
+            let _ = writeln!(self.out, "VERDICT fail {failed} of {total}\r");
+            Outcome::Failed
+        }
+    }
+}
+
+/// The `main` of a test task: runs `tests` with what the task was given.
+pub fn main(task: Task, tests: &[&[Test]]) -> Outcome {
+    let startup = task.startup();
+    let (Some((mut out, _)), Some(memory)) = (task.console(), task.guest_memory()) else {
+        runtime::println!("a test task needs `console = true` and `memory`");
+        return Outcome::Failed;
+    };
+    let main = (&mut *task.utcb, startup.share.priority);
+    let msrs = (startup.caps.msrs != 0).then(|| MsrSpace::at(startup.caps.msrs));
+    let mut bench = Bench::new(&mut out, startup.tsc_hz, main, memory, msrs, startup.features);
+    for group in tests {
+        bench.run(group);
+    }
+    bench.verdict()
+}
+
+/// Fails the test unless the condition holds.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err($crate::format!($($why)+));
+        }
+    };
+}
+
+/// Fails the test unless both sides are equal.
+#[macro_export]
+macro_rules! check_eq {
+    ($got:expr, $expected:expr, $($what:tt)+) => {
+        match (&$got, &$expected) {
+            (got, expected) => {
+                if *got != *expected {
+                    let what = $crate::format!($($what)+);
+                    return Err($crate::format!("{what}: got {got:x?}, expected {expected:x?}"));
+                }
+            }
+        }
+    };
+}

@@ -1,0 +1,17 @@
+//! Tests of virtual CPUs, with guests of a few instructions.
+
+mod apart;
+mod code;
+mod events;
+mod exits;
+mod memory;
+mod modes;
+mod schedule;
+mod state;
+mod vm;
+
+use crate::report::Test;
+
+/// All of them.
+pub const TESTS: [&[Test]; 6] =
+    [exits::TESTS, state::TESTS, events::TESTS, memory::TESTS, apart::TESTS, schedule::TESTS];

@@ -1,0 +1,228 @@
+//! A virtual machine whose exits are looked at one by one.
+//!
+//! Its handler stops at every exit and waits until the test has looked at the state and says what to write back. So a test is a
+//! straight line: run, look at the exit, run on.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+
+use abi::cap::MemRights;
+use abi::hypercall::Status;
+use abi::vcpu::{Exit, Groups, VcpuState};
+use runtime::ec::Ec;
+use runtime::lock::Lock;
+use runtime::memory::GuestMemory;
+use runtime::pd::Pd;
+use runtime::protocol::startup::Share;
+use runtime::sc::Sc;
+use runtime::sm::Sm;
+use runtime::space::{GuestSpace, MsrSpace, PortSpace};
+use runtime::vcpu::VcpuBuilder;
+
+use super::modes::{self, Mode};
+use crate::report::Bench;
+
+/// Where guest code is put and starts.
+pub const CODE: u64 = 0x1000;
+/// A page for the guest's data.
+pub const DATA: u64 = 0x9000;
+/// Top of the guest's stack.
+pub const STACK: u64 = 0x8000;
+/// Bytes of guest memory that are there.
+pub const MEMORY: u64 = 0x40_0000;
+
+/// What test and handler share.
+struct Shared {
+    slot: Lock<Slot>,
+    stopped: Sm,
+    go: Sm,
+}
+
+struct Slot {
+    exit: Exit,
+    state: VcpuState,
+    reply: Groups,
+}
+
+/// A virtual machine under test.
+pub struct Vm {
+    shared: &'static Shared,
+    /// Its virtual CPU.
+    pub vcpu: Ec,
+    /// Its memory, as the guest sees it.
+    pub space: GuestSpace,
+    memory: GuestMemory,
+    /// The state at the last exit, to be changed by the test.
+    pub state: VcpuState,
+    /// Whether the handler waits for the test.
+    stopped: bool,
+    /// Time that an exit may take, in milliseconds.
+    pub patience: u64,
+    hz: u64,
+}
+
+/// The spaces of a virtual machine besides its memory.
+#[derive(Clone, Copy, Default)]
+pub struct Spaces {
+    pub msrs: Option<MsrSpace>,
+    pub ports: Option<PortSpace>,
+}
+
+fn show(status: Status) -> String {
+    format!("{status:?}")
+}
+
+fn serve(shared: &mut &'static Shared, state: &mut VcpuState, exit: Exit) -> Groups {
+    {
+        let mut slot = shared.slot.lock();
+        slot.exit = exit;
+        slot.state = *state;
+    }
+    let _ = shared.stopped.up();
+    while shared.go.down().is_err() {}
+    let slot = shared.slot.lock();
+    *state = slot.state;
+    slot.reply
+}
+
+impl Vm {
+    /// A virtual machine with [`MEMORY`] from `at` in the test's memory on, its virtual CPU stopped before its first instruction.
+    pub fn new(bench: &Bench<'_>, at: u64, spaces: Spaces) -> Result<Self, String> {
+        let space = GuestSpace::create(Pd::OWN).map_err(show)?;
+        let region =
+            bench.memory.region(at, MEMORY).map_err(|_| "the test has too little memory")?;
+        space.grant(region, 0, MemRights::RWX).map_err(show)?;
+        let make = || -> Result<_, Status> {
+            let (stopped, go) = (Sm::create(Pd::OWN, 0)?, Sm::create(Pd::OWN, 0)?);
+            let slot = Slot { exit: Exit::Other, state: VcpuState::default(), reply: Groups::NONE };
+            let shared: &'static Shared =
+                Box::leak(Box::new(Shared { slot: Lock::new(slot), stopped, go }));
+            let mut builder = VcpuBuilder::new(space, shared)?;
+            if let Some(msrs) = spaces.msrs {
+                builder = builder.msrs(msrs);
+            }
+            if let Some(ports) = spaces.ports {
+                builder = builder.ports(ports);
+            }
+            let vcpu = builder.otherwise(Groups::ALL, serve).create()?;
+            let share = Share { priority: bench.priority - 2, budget: bench.hz / 100, period: 0 };
+            Sc::create(Pd::OWN, vcpu, share)?;
+            Ok((shared, vcpu))
+        };
+        let (shared, vcpu) = make().map_err(show)?;
+        let (hz, memory) = (bench.hz, bench.memory);
+        let state = VcpuState::default();
+        let memory = part(memory, at)?;
+        let mut vm = Self { shared, vcpu, space, memory, state, stopped: false, patience: 100, hz };
+        match vm.wait()? {
+            Exit::Startup => Ok(vm),
+            other => Err(format!("the first exit is {other:?}")),
+        }
+    }
+
+    /// Waits for the next exit.
+    pub fn wait(&mut self) -> Result<Exit, String> {
+        let deadline = runtime::clock::now() + self.hz / 1000 * self.patience;
+        self.shared.stopped.down_until(deadline).map_err(|status| match status {
+            Status::Timeout => String::from("the guest does not leave"),
+            other => show(other),
+        })?;
+        self.stopped = true;
+        let slot = self.shared.slot.lock();
+        self.state = slot.state;
+        Ok(slot.exit)
+    }
+
+    /// Writes `reply` back and lets the guest run.
+    pub fn resume(&mut self, reply: Groups) -> Result<(), String> {
+        {
+            let mut slot = self.shared.slot.lock();
+            slot.state = self.state;
+            slot.reply = reply;
+        }
+        self.stopped = false;
+        self.shared.go.up().map_err(show)
+    }
+
+    /// Lets the guest run to its next exit.
+    pub fn run(&mut self, reply: Groups) -> Result<Exit, String> {
+        self.resume(reply)?;
+        self.wait()
+    }
+
+    /// Lets the guest run to its next exit, which must be `exit`.
+    pub fn expect(&mut self, reply: Groups, exit: Exit) -> Result<(), String> {
+        let got = self.run(reply)?;
+        if got == exit {
+            return Ok(());
+        }
+        let VcpuState { rip, qual, event, .. } = &self.state;
+        Err(format!("exit {got:?} at {rip:#x} with {qual:x?} {event:x?}, expected {exit:?}"))
+    }
+
+    /// Makes sure that the virtual CPU is stopped, whatever it does.
+    pub fn stop(&mut self) -> Result<(), String> {
+        // A test that failed may have left anything behind.
+        while self.shared.stopped.down_until(0).is_ok() {
+            self.stopped = true;
+        }
+        if !self.stopped {
+            self.vcpu.recall().map_err(show)?;
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Puts the virtual CPU into `mode` with `code` to run, everything else as new; it stays stopped. The next reply must be
+    /// [`Groups::ALL`].
+    pub fn load(&mut self, mode: Mode, code: &[u8]) -> Result<(), String> {
+        self.stop()?;
+        modes::prepare(self.memory, mode)?;
+        self.poke(CODE, code)?;
+        self.state = modes::state(mode);
+        Ok(())
+    }
+
+    /// The same, and lets it run to its first exit, which must be `exit`.
+    pub fn start(&mut self, mode: Mode, code: &[u8], exit: Exit) -> Result<(), String> {
+        self.load(mode, code)?;
+        self.expect(Groups::ALL, exit)
+    }
+
+    /// Writes guest memory.
+    pub fn poke(&self, at: u64, bytes: &[u8]) -> Result<(), String> {
+        self.memory.write(at, bytes).map_err(|_| "outside of guest memory".into())
+    }
+
+    /// Reads guest memory.
+    pub fn peek<const N: usize>(&self, at: u64) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.memory.read(at, &mut bytes).map_err(|_| "outside of guest memory")?;
+        Ok(bytes)
+    }
+
+    /// Reads a word of guest memory.
+    pub fn peek_u64(&self, at: u64) -> Result<u64, String> {
+        self.peek(at).map(u64::from_le_bytes)
+    }
+
+    /// Maps a part of the guest's memory, at the same address, with these rights.
+    pub fn map(&self, at: u64, bytes: u64, rights: MemRights) -> Result<(), String> {
+        let region = self.memory.region(at, bytes).map_err(|_| "outside of guest memory")?;
+        self.space.grant(region, at, rights).map_err(show)
+    }
+
+    /// Takes rights to a part of its memory away from the guest.
+    pub fn unmap(&self, at: u64, bytes: u64, rights: MemRights) -> Result<(), String> {
+        self.space.revoke(at, bytes, rights).map_err(show)
+    }
+}
+
+/// The part of the test's memory from `at` on.
+fn part(memory: GuestMemory, at: u64) -> Result<GuestMemory, String> {
+    let region = memory.region(at, MEMORY).map_err(|_| "the test has too little memory")?;
+    let area = runtime::protocol::startup::Area { base: region.base(), len: region.len() };
+    // SAFETY: a part of memory that is set aside for guests.
+    Ok(unsafe { GuestMemory::new(area) })
+}
