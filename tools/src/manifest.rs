@@ -253,7 +253,8 @@ fn in_range<T: Copy + PartialOrd + std::fmt::Display>(
         return Ok(value.into_inner());
     }
     let (low, high) = range.into_inner();
-    mistake(value.span(), format!("{key} is {}; it can be {low} to {high}", value.get_ref()))
+    let may = if low == high { format!("only be {low}") } else { format!("be {low} to {high}") };
+    mistake(value.span(), format!("{key} is {}; it can {may}", value.get_ref()))
 }
 
 fn check_memory(size: Option<&Spanned<Size>>) -> Checked<u64> {

@@ -30,7 +30,7 @@ fn everything_can_be_said() {
         name = "linux"
         vmm = "other-vmm"
         memory = "256M"
-        cpus = 2
+        cpus = 1
         priority = 70
         budget = "5ms"
         period = "20ms"
@@ -49,7 +49,7 @@ fn everything_can_be_said() {
     assert_eq!((manifest.name.as_str(), manifest.on_end), ("all", OnEnd::Reboot));
     let [linux, task] = manifest.partitions.as_slice() else { panic!("not two") };
     assert_eq!(linux.vmm.get_ref(), "other-vmm");
-    assert_eq!((linux.memory, linux.cpus, linux.priority), (256 << 20, 2, 70));
+    assert_eq!((linux.memory, linux.cpus, linux.priority), (256 << 20, 1, 70));
     assert_eq!((linux.budget_us, linux.period_us), (5_000, 20_000));
     assert_eq!(linux.kernel.as_ref().unwrap().name(), "Cargo.toml");
     assert_eq!(linux.initrd, Some(Content::Busybox));
@@ -69,7 +69,8 @@ fn mistakes_point_at_their_line() {
         ("memory = \"256Q\"", "is not a size", 5),
         ("memory = 256", "a size such as", 5),
         ("memory = \"5000\"", "whole pages", 5),
-        ("\n\ncpus = 0", "cpus is 0; it can be 1 to 64", 7),
+        ("\n\ncpus = 0", "cpus is 0; it can only be 1", 7),
+        ("cpus = 2", "cpus is 2; it can only be 1", 5),
         ("cpus = \"two\"", "invalid type", 5),
         ("priority = 128", "priority is 128; it can be 1 to 127", 5),
         ("restart = \"sometimes\"", "unknown variant", 5),

@@ -15,7 +15,7 @@ pub const DEFAULT_PRIORITY: u8 = 64;
 /// Budget and period of a partition whose manifest names none, in microseconds.
 pub const DEFAULT_TIME_SLICE_US: u64 = 10_000;
 /// The most virtual CPUs a partition may have.
-pub const MAX_CPUS: u32 = 64;
+pub const MAX_CPUS: u32 = 1;
 
 /// What the root task does when every partition has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

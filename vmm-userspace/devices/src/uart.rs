@@ -75,6 +75,8 @@ pub struct Uart {
     inputs: ModemInputs,
     /// The transmitter became empty and no one has looked since.
     thre_pending: bool,
+    /// Reads of the line status register since anything was written.
+    status_reads: u8,
     tx: Ring<u8, TX_QUEUE>,
     rx: Receiver,
 }
@@ -99,6 +101,7 @@ impl Uart {
             msr_delta: 0,
             inputs: ModemInputs::CONNECTED,
             thre_pending: false,
+            status_reads: 0,
             tx: Ring::new(),
             rx: Receiver::new(1),
         };
@@ -122,7 +125,10 @@ impl Uart {
             (IIR_FCR, _) => self.read_iir(),
             (LCR, _) => self.lcr,
             (MCR, _) => self.mcr,
-            (LSR, _) => self.rx.read_status() | self.tx_status(),
+            (LSR, _) => {
+                self.status_reads = self.status_reads.saturating_add(1);
+                self.rx.read_status() | self.tx_status()
+            }
             (MSR, _) => self.modem_lines() | core::mem::take(&mut self.msr_delta),
             _ => self.scr,
         }
@@ -133,6 +139,7 @@ impl Uart {
     pub fn write(&mut self, offset: u16, value: u8, now: Time) {
         // The one access that must be quick: a console writes every byte through it.
         if offset == DATA && self.lcr & (LCR_DLAB | LCR_BREAK) == 0 && self.mcr & MCR_LOOP == 0 {
+            self.status_reads = 0;
             self.tx.push(value);
             self.thre_pending = self.tx_empty();
             return;
@@ -142,6 +149,7 @@ impl Uart {
 
     fn write_slow(&mut self, offset: u16, value: u8, now: Time) {
         self.advance(now);
+        self.status_reads = 0;
         match (offset & 7, self.dlab()) {
             (DATA, true) => {
                 self.divisor = self.divisor & 0xff00 | u16::from(value);
@@ -246,6 +254,15 @@ impl Uart {
     #[must_use]
     pub fn rts(&self) -> bool {
         self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS
+    }
+
+    /// Whether the guest seems to wait for input: it is ready to receive, wants an interrupt for it, or keeps
+    /// looking at the line status and writes nothing. What is sent before is lost when a driver clears the FIFOs.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        /// More than anybody looks while waiting to send one byte at once.
+        const POLLS: u8 = 64;
+        self.rts() || self.ier & IER_RX != 0 || self.status_reads >= POLLS
     }
 
     /// Data terminal ready, as the remote end sees it.

@@ -477,3 +477,30 @@ proptest! {
         prop_assert_eq!(postcard::from_bytes::<Uart>(&bytes).unwrap(), uart);
     }
 }
+
+#[test]
+fn a_guest_listens_when_it_is_ready_or_keeps_looking() {
+    let now = Time::ZERO;
+    let mut uart = Uart::new();
+    assert!(!uart.listens());
+    // A driver that prints looks at the line status before each byte.
+    for _ in 0..200 {
+        let _ = uart.read(5, now);
+        uart.write(0, b'x', now);
+        let _ = uart.take_tx();
+    }
+    assert!(!uart.listens());
+    uart.write(4, 0x03, now);
+    assert!(uart.listens(), "request to send");
+    uart.write(4, 0x13, now);
+    assert!(!uart.listens(), "loopback drives no line");
+    uart.write(4, 0, now);
+    uart.write(1, 0x01, now);
+    assert!(uart.listens(), "receive interrupt");
+    uart.write(1, 0, now);
+    for _ in 0..64 {
+        assert!(!uart.listens());
+        let _ = uart.read(5, now);
+    }
+    assert!(uart.listens(), "polling");
+}

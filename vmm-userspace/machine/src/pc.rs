@@ -132,16 +132,18 @@ impl Pc {
         self.board.sync_uart();
     }
 
-    /// How many console bytes the guest can take now: the serial line has a speed.
+    /// How many console bytes the guest can take now: the serial line has a speed, and a guest that is not listening yet
+    /// would lose them.
     #[must_use]
     pub fn input_room(&self, clock: &impl Clock) -> usize {
-        self.board.uart.rx_room(clock.time())
+        if self.board.uart.listens() { self.board.uart.rx_room(clock.time()) } else { 0 }
     }
 
-    /// When [`Pc::input_room`] is next above zero, for an owner that has input; `None` if the guest must read first.
+    /// When [`Pc::input_room`] is next above zero, for an owner that has input; `None` if the guest must do something first.
     #[must_use]
     pub fn next_input(&self, clock: &impl Clock) -> Option<Time> {
-        self.board.uart.next_rx(clock.time())
+        let time = self.board.uart.next_rx(clock.time());
+        time.filter(|_| self.board.uart.listens())
     }
 
     /// Brings a byte of console input. Without room it causes an overrun error, as on a real line.

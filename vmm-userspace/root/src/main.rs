@@ -105,7 +105,9 @@ impl Root {
 
     fn run(mut self) -> ! {
         let free = self.context.memory.frames.free_bytes() >> 20;
-        say!("{free} MiB of memory, {} partitions", self.partitions.len());
+        let count = self.partitions.len();
+        let plural = if count == 1 { "" } else { "s" };
+        say!("{free} MiB of memory, {count} partition{plural}");
         let mut console = match Console::start(&mut self.context, &self.partitions) {
             Ok(console) => Some(console),
             Err(failure) => {

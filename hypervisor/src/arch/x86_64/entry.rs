@@ -10,7 +10,7 @@
 //! | `vm_exit_entry` | VT-x, through the host RSP | general registers, straight into the virtual CPU | [`super::vmx::exit::vm_exit`] |
 //!
 //! `SYSENTER` it is, because its MSRs are host-state fields of the VMCS: `SYSCALL`'s belong to the guest all the time and no VM exit has to
-//! switch them (`docs/entry-paths.md` tells what else was found).
+//! switch them (`docs/src/entry-paths.md` tells what else was found).
 
 use core::arch::global_asm;
 use core::mem::offset_of;

@@ -166,10 +166,9 @@ impl Pc {
         if !have.contains(EMULATE) {
             // Without the data segments only a simple MOV can be carried out.
             let Some(hint) = hint else { return Outcome::Need(EMULATE) };
-            let told = state.inst_len;
             let mut bus = self.bus(memory, clock);
             return match emulate::emulate_simple(state, &mut bus, hint) {
-                Some(report) => self.emulated(report, told, state, clock),
+                Some(report) => self.emulated(report, state, clock),
                 None => Outcome::Need(EMULATE),
             };
         }
@@ -183,10 +182,9 @@ impl Pc {
         clock: &impl Clock,
         hint: Option<Hint>,
     ) -> Outcome {
-        let told = state.inst_len;
         let mut bus = self.bus(memory, clock);
         let report = emulate::emulate(state, &mut bus, hint);
-        self.emulated(report, told, state, clock)
+        self.emulated(report, state, clock)
     }
 
     fn bus<'a, M: GuestMemory, C: Clock>(
@@ -203,21 +201,10 @@ impl Pc {
         }
     }
 
-    /// `told` = the instruction length that came with the exit.
     #[inline]
-    fn emulated(
-        &mut self,
-        report: Report,
-        told: u64,
-        state: &mut VcpuState,
-        clock: &impl Clock,
-    ) -> Outcome {
+    fn emulated(&mut self, report: Report, state: &mut VcpuState, clock: &impl Clock) -> Outcome {
         let groups = match report.end {
-            // Processors are not bound to tell the length at a memory exit (SDM 3C 28.2.5).
-            End::Done if told != state.inst_len => {
-                state.rip = next_rip(state);
-                report.groups | Groups::RIP | Groups::DONE
-            }
+            // `inst_len` is that of the decoded instruction: no processor tells it at a memory exit.
             End::Done => report.groups | Groups::DONE,
             End::Again => report.groups,
             End::Fault(fault) => report.groups | fault.raise(state),
@@ -417,11 +404,6 @@ fn truncate(state: &VcpuState, value: u64) -> u64 {
     } else {
         value & 0xffff_ffff
     }
-}
-
-/// RIP behind the emulated instruction.
-fn next_rip(state: &VcpuState) -> u64 {
-    truncate(state, state.rip.wrapping_add(state.inst_len))
 }
 
 const _: () = assert!(portal_groups(Exit::Memory).contains(Groups::RIP));
