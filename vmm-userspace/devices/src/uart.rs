@@ -256,13 +256,14 @@ impl Uart {
         self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS
     }
 
-    /// Whether the guest seems to wait for input: it is ready to receive, wants an interrupt for it, or keeps
-    /// looking at the line status and writes nothing. What is sent before is lost when a driver clears the FIFOs.
+    /// Whether the guest seems to wait for input: interrupts for it would get through, or it keeps looking at the line status
+    /// and writes nothing. What is sent before is lost when a driver probes the chip and clears the FIFOs.
     #[must_use]
     pub fn listens(&self) -> bool {
         /// More than anybody looks while waiting to send one byte at once.
         const POLLS: u8 = 64;
-        self.rts() || self.ier & IER_RX != 0 || self.status_reads >= POLLS
+        let interrupts = self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2;
+        self.ier & IER_RX != 0 && interrupts || self.status_reads >= POLLS
     }
 
     /// Data terminal ready, as the remote end sees it.
