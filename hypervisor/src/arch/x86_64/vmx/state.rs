@@ -66,21 +66,31 @@ pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
 /// that was so; if not, nothing has been done.
 #[inline(always)]
 pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
-    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !has_length(ec) || !vcpu::can_go_on(cpu, ec) {
+    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
         return false;
     }
+    // SAFETY: as above.
+    let state = unsafe { &*utcb.cast::<VcpuState>() };
     let old = vmcs::read(f::GUEST_RIP);
-    let rip = old.wrapping_add(u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)));
+    let len = if has_length(ec) {
+        u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH))
+    } else {
+        state.inst_len
+    };
+    let rip = old.wrapping_add(len);
+    let flags = vmcs::read(f::GUEST_RFLAGS);
     if (rip ^ old) >> 32 != 0
-        || vmcs::read(f::GUEST_RFLAGS) & (TRAP | RESUME) != 0
+        || flags & TRAP != 0
         || vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0
     {
         return false;
     }
     vmcs::write(f::GUEST_RIP, rip);
+    // What exits like a fault leaves RF set (SDM 3C 28.3.3).
+    if flags & RESUME != 0 {
+        vmcs::write(f::GUEST_RFLAGS, flags & !RESUME);
+    }
     if mask & Groups::ACDB.0 != 0 {
-        // SAFETY: as above.
-        let state = unsafe { &*utcb.cast::<VcpuState>() };
         let gpr = &mut ec.regs().gpr;
         gpr.rax = state.gpr.rax;
         gpr.rcx = state.gpr.rcx;
