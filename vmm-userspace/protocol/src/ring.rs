@@ -73,6 +73,12 @@ impl<const N: usize> Ring<N> {
         }
     }
 
+    /// Whether both sides say that everything was read, for somebody who looks on.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.producer.count.load(Ordering::Acquire) == self.consumer.count.load(Ordering::Acquire)
+    }
+
     fn byte(&self, position: u32) -> &AtomicU8 {
         &self.data[position as usize & (N - 1)]
     }

@@ -5,6 +5,7 @@ use protocol::console::{ConsoleChannel, LogChannel};
 use protocol::startup::Area;
 use root_task::frames::{Frames, Range};
 use root_task::status::Failure;
+use runtime::memory::shared;
 use runtime::pd::Pd;
 use runtime::sm::Sm;
 
@@ -17,8 +18,16 @@ use crate::task::Task;
 pub struct Channel {
     log: Range,
     console: Option<Range>,
+    views: Views,
     /// Wakes the client.
     pub wake: Sm,
+}
+
+/// The same channels as this task sees them.
+#[derive(Clone, Copy, Debug)]
+struct Views {
+    log: Option<&'static LogChannel>,
+    console: Option<&'static ConsoleChannel>,
 }
 
 impl Channel {
@@ -28,12 +37,20 @@ impl Channel {
     /// When memory is short.
     pub fn new(memory: &mut Memory, console: bool) -> Result<Self, Failure> {
         let mut area = |bytes: usize| {
-            memory.fresh(&mut Frames::new(), bytes as u64).map(|fresh| fresh.range())
+            let fresh = memory.fresh(&mut Frames::new(), bytes as u64)?;
+            Ok((fresh.range(), fresh.keep()))
         };
-        let log = area(size_of::<LogChannel>())?;
+        let (log, seen) = area(size_of::<LogChannel>())?;
         let console = console.then(|| area(size_of::<ConsoleChannel>())).transpose()?;
         let wake = Sm::create(Pd::OWN, 0).map_err(Failure::doing("make a semaphore"))?;
-        Ok(Self { log, console, wake })
+        // SAFETY: the frames are visible for ever, and only rings are in them.
+        let views = unsafe {
+            Views {
+                log: shared(seen),
+                console: console.and_then(|(_, seen): (Range, Area)| shared(seen)),
+            }
+        };
+        Ok(Self { log, console: console.map(|(range, _)| range), views, wake })
     }
 
     /// A log channel for this task itself, and where it is.
@@ -42,7 +59,15 @@ impl Channel {
     /// When memory is short.
     pub fn own(memory: &mut Memory, wake: Sm) -> Result<(Self, Area), Failure> {
         let fresh = memory.fresh(&mut Frames::new(), size_of::<LogChannel>() as u64)?;
-        Ok((Self { log: fresh.range(), console: None, wake }, fresh.keep()))
+        let views = Views { log: None, console: None };
+        Ok((Self { log: fresh.range(), console: None, views, wake }, fresh.keep()))
+    }
+
+    /// Whether the console service has taken all that the client wrote. A client can say what it likes about that, so nobody
+    /// should wait for it for ever.
+    pub fn is_drained(&self) -> bool {
+        self.views.log.is_none_or(|channel| channel.text.is_drained())
+            && self.views.console.is_none_or(|channel| channel.output.is_drained())
     }
 
     /// Maps the channels into a task, at two addresses; says where the console channel and the log

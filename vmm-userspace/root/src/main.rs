@@ -56,6 +56,8 @@ use crate::power::Machine;
 
 runtime::root_entry!(main, heap: 4 << 20);
 
+/// How long the machine stays on for what people should still read, in steps of 10 ms.
+const LAST_WORDS: u32 = 3000;
 /// How often the kernel's log is looked at, in nanoseconds.
 const LOG_INTERVAL: u64 = 500_000_000;
 
@@ -151,8 +153,9 @@ impl Root {
             }
         );
         // What people should read has to leave the serial port first.
-        for _ in 0..200 {
-            if log::is_drained() {
+        for _ in 0..LAST_WORDS {
+            let drained = |partition: &Partition| partition.channel().is_drained();
+            if log::is_drained() && self.partitions.iter().all(drained) {
                 break;
             }
             log::pump();
