@@ -64,12 +64,26 @@ impl Sm {
 
     /// Adds one, or wakes the first waiter.
     pub fn up(&self) {
-        if !self.try_up()
-            && let Some((first, _)) = self.queue.get()
-        {
-            self.unlink(first);
-            sched::wake(first, Status::Success);
+        match self.pop() {
+            Some(first) => sched::wake(first, Status::Success),
+            None => self.count.set(self.count.get().saturating_add(1)),
         }
+    }
+
+    /// Takes the first waiter out of the queue.
+    #[inline(always)]
+    fn pop(&self) -> Option<Ref<Ec>> {
+        let (first, last) = self.queue.get()?;
+        let next = first.wait.get().next;
+        first.wait.set(Wait::NONE);
+        match next {
+            Some(next) => {
+                next.wait.set(Wait { previous: None, ..next.wait.get() });
+                self.queue.set(Some((next, last)));
+            }
+            None => self.queue.set(None),
+        }
+        Some(first)
     }
 
     /// Takes one, or all, if there is any.
@@ -127,8 +141,7 @@ impl Sm {
         if this.interrupt.get().is_some() {
             return;
         }
-        while let Some((first, _)) = this.queue.get() {
-            this.unlink(first);
+        while let Some(first) = this.pop() {
             sched::wake(first, Status::Aborted);
         }
         let pd = this.pd;

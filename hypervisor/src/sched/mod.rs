@@ -43,6 +43,7 @@ pub fn least_budget() -> u64 {
 }
 
 /// Makes a context that waited for a semaphore ready again; its hypercall returns `status`.
+#[inline(always)]
 pub fn wake(ec: Ref<Ec>, status: Status) {
     let cpu = cpu();
     // The timer may now fire before anything is due, which does no harm.
@@ -113,6 +114,7 @@ fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
 }
 
 /// The running context cannot go on: parks its time on `on`, or drops it, and decides anew.
+#[inline(always)]
 pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
     let now = arch::tsc();
     if let Some(sc) = leave(cpu, now)

@@ -93,8 +93,16 @@ impl Timeouts {
     }
 
     /// Disarms `timeout`. Returns whether it was the first.
+    #[inline(always)]
     pub fn disarm(&self, timeout: &Timeout) -> bool {
-        let Some(armed) = timeout.state.replace(None) else { return false };
+        match timeout.state.get() {
+            Some(armed) => self.unlink(timeout, armed),
+            None => false,
+        }
+    }
+
+    fn unlink(&self, timeout: &Timeout, armed: Armed) -> bool {
+        timeout.state.set(None);
         if let Some(next) = armed.next {
             next.update(|other| other.previous = armed.previous);
         }
