@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use console::keys::{Key, Keys};
 use console::screen::{Kind, Screen};
@@ -36,6 +37,10 @@ struct Source {
     stream: Stream,
     owner: Sm,
     screen: usize,
+    /// The sources that have their turn first: what a guest printed comes before what its monitor or the root task say of it.
+    after: Range<usize>,
+    /// Bytes that had been collected when this source first let others go first.
+    since: Option<usize>,
 }
 
 /// One who can be typed to.
@@ -60,6 +65,8 @@ pub struct Service {
     turn: usize,
     /// Bytes it had in this turn.
     taken: usize,
+    /// Bytes collected in all.
+    collected: usize,
 }
 
 impl Source {
@@ -121,10 +128,18 @@ impl Service {
             own: 0,
             turn: 0,
             taken: 0,
+            collected: 0,
         };
         service.own = service.screen.add(Kind::Text, "console: ".into());
         for client in clients {
             service.add(client, consoles > 1);
+        }
+        // The root task's own log is that of the client without a name.
+        let all = service.sources.len();
+        if let (Some(client), Some(log)) = (clients.first(), service.sources.first_mut())
+            && client.name().is_empty()
+        {
+            log.after = 1..all;
         }
         if consoles > 1 {
             service.help();
@@ -139,14 +154,16 @@ impl Service {
             let prefix = if name.is_empty() { String::new() } else { format!("{name}: ") };
             let screen = self.screen.add(Kind::Text, prefix);
             let stream = Stream::Log(Consumer::new(&channel.text));
-            self.sources.push(Source { stream, owner, screen });
+            let next = self.sources.len() + 1;
+            let after = if client.console.is_empty() { 0..0 } else { next..next + 1 };
+            self.sources.push(Source { stream, owner, screen, after, since: None });
         }
         // SAFETY: the root task mapped the channel for reading and writing.
         if let Some(channel) = unsafe { shared::<ConsoleChannel>(client.console) } {
             let prefix = if several { format!("{name}| ") } else { String::new() };
             let screen = self.screen.add(Kind::Terminal, prefix);
             let stream = Stream::Console(Consumer::new(&channel.output));
-            self.sources.push(Source { stream, owner, screen });
+            self.sources.push(Source { stream, owner, screen, after: 0..0, since: None });
             let input = Producer::new(&channel.input);
             let backlog = VecDeque::new();
             self.readers.push(Reader { name: name.into(), input, owner, backlog });
@@ -223,6 +240,11 @@ impl Service {
         let mut idle = 0;
         while self.screen.waiting() < SCREEN && idle < self.sources.len() {
             let count = self.sources.len();
+            if self.lets_others_first(self.turn % count) {
+                self.turn = (self.turn + 1) % count;
+                self.taken = 0;
+                continue;
+            }
             let Some(source) = self.sources.get_mut(self.turn % count) else { return };
             let mut buffer = [0; CHUNK];
             let taken = source.peek(&mut buffer);
@@ -231,12 +253,32 @@ impl Service {
             self.screen.write(source.screen, bytes.get(..line).unwrap_or_default());
             source.skip(line);
             self.taken += line;
+            self.collected = self.collected.wrapping_add(line);
             idle = if taken == 0 { idle + 1 } else { 0 };
             if taken == 0 || self.screen.unfinished().is_none() || self.taken >= TURN {
                 self.turn = (self.turn + 1) % count;
                 self.taken = 0;
             }
         }
+    }
+
+    /// Whether a source still waits for those before it: as long as they have something, but not for more than fits their
+    /// rings, so that nobody can keep a log from the terminal.
+    fn lets_others_first(&mut self, index: usize) -> bool {
+        let mut byte = [0];
+        let Some(source) = self.sources.get(index) else { return false };
+        let first = self.sources.get(source.after.clone()).unwrap_or_default();
+        let patience = OUTPUT * first.len();
+        let others =
+            source.peek(&mut byte) > 0 && first.iter().any(|other| other.peek(&mut byte) > 0);
+        let collected = self.collected;
+        let Some(source) = self.sources.get_mut(index) else { return false };
+        if !others {
+            source.since = None;
+            return false;
+        }
+        let since = *source.since.get_or_insert(collected);
+        collected.wrapping_sub(since) < patience
     }
 
     /// Fills the transmit FIFO if it is empty.

@@ -196,21 +196,18 @@ pub fn load(
     Ok(loaded)
 }
 
-/// The preferred address, or for a relocatable kernel the lowest aligned one above 1 MiB.
+/// The preferred address, or for a relocatable kernel without one the lowest aligned one above 1 MiB. Wherever it is loaded, it
+/// unpacks itself at the preferred address or above, so there is no use in a lower one (Linux boot protocol, `init_size`).
 fn place_kernel(header: &Header<'_>, map: &MemoryMap) -> Result<u64, Error> {
     let needed = u64::from(header.init_size).max(header.code.len() as u64);
-    let fits =
-        |at: u64| at >= MIB && at.checked_add(needed).is_some_and(|end| end <= map.low_end());
     let preferred = header.pref_address;
-    let lowest = MIB.next_multiple_of(u64::from(header.kernel_alignment.max(1)));
-    if fits(preferred) {
-        Ok(preferred)
-    } else if header.relocatable && fits(lowest) {
-        Ok(lowest)
+    let at = if header.relocatable {
+        preferred.max(MIB).next_multiple_of(u64::from(header.kernel_alignment.max(1)))
     } else {
-        let at = if header.relocatable { lowest } else { preferred };
-        Err(Error::KernelTooLarge { at, needed, memory: map.low_end() })
-    }
+        preferred
+    };
+    let fits = at >= MIB && at.checked_add(needed).is_some_and(|end| end <= map.low_end());
+    if fits { Ok(at) } else { Err(Error::KernelTooLarge { at, needed, memory: map.low_end() }) }
 }
 
 /// As high as the kernel and the memory allow, on a page boundary.

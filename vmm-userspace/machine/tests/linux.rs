@@ -167,19 +167,23 @@ fn bad_images_are_refused_with_numbers() {
     assert!(matches!(with(0x1fe, &[0]), Error::NotBzImage { boot_flag: 0xaa00, .. }));
     assert_eq!(
         with(0x260, &0x4000_0000u32.to_le_bytes()),
-        Error::KernelTooLarge { at: 0x20_0000, needed: 0x4000_0000, memory: 64 << 20 }
+        Error::KernelTooLarge { at: 0x100_0000, needed: 0x4000_0000, memory: 64 << 20 }
     );
 }
 
 #[test]
 fn small_memories_are_used_or_refused() {
     let mut file = bzimage(0x4000);
-    // The preferred place does not fit, a lower one does.
-    assert_eq!(load(&image(&file), 16 << 20).0.unwrap().kernel, 0x20_0000);
-    file[0x234] = 0;
+    // Relocatable or not, it unpacks itself at the preferred place or above.
     let fixed = Error::KernelTooLarge { at: 0x100_0000, needed: 0x80_0000, memory: 16 << 20 };
-    assert_eq!(load(&image(&file), 16 << 20).0.unwrap_err(), fixed);
-    file[0x234] = 1;
+    for relocatable in [0, 1] {
+        file[0x234] = relocatable;
+        assert_eq!(load(&image(&file), 16 << 20).0.unwrap_err(), fixed);
+        assert_eq!(load(&image(&file), 24 << 20).0.unwrap().kernel, 0x100_0000);
+    }
+    // Without a preferred place, a relocatable one goes as low as it may.
+    file[0x258..0x260].fill(0);
+    assert_eq!(load(&image(&file), 16 << 20).0.unwrap().kernel, 0x20_0000);
     let initrd = vec![0; 7 << 20];
     let with_initrd = Image { initrd: Some(&initrd), ..image(&file) };
     assert_eq!(
