@@ -11,6 +11,7 @@ use miette::{IntoDiagnostic, Result, WrapErr};
 use regex::bytes::Regex;
 
 use crate::machine::Machine;
+use crate::start::{Gate, Start};
 
 /// What a console has said so far, without carriage returns, and how far it has been understood.
 #[derive(Debug, Default)]
@@ -83,6 +84,7 @@ pub struct Session {
     log: Option<File>,
     echo: bool,
     forbidden: Option<Regex>,
+    start: Option<Start>,
     /// What was said.
     pub transcript: Transcript,
 }
@@ -108,8 +110,16 @@ impl Session {
             log,
             echo,
             forbidden,
+            start: None,
             transcript: Transcript::default(),
         })
+    }
+
+    /// Where input can wait until the system listens.
+    pub fn gate(&mut self) -> Gate {
+        let (start, gate) = Start::new();
+        self.start = Some(start);
+        gate
     }
 
     /// Waits until an expression appears, and gives what matched.
@@ -178,6 +188,9 @@ impl Session {
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::Ended),
         };
         bytes.extend(self.output.try_iter().flatten());
+        if let Some(start) = &mut self.start {
+            start.see(&bytes);
+        }
         if let Some(log) = &mut self.log {
             // A full disk must not fail a test that passes.
             let _ = log.write_all(&bytes);

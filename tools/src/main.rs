@@ -18,6 +18,7 @@ mod manifest;
 mod reference;
 mod run;
 mod say;
+mod start;
 mod terminal;
 mod test;
 mod units;

@@ -19,6 +19,7 @@ use crate::image;
 use crate::machine::{Machine, Pace, Specification};
 use crate::manifest::Manifest;
 use crate::say;
+use crate::start::{Gate, Start};
 use crate::terminal::{self, EscapeKeys, Keys, Raw};
 use crate::workspace::Workspace;
 
@@ -85,7 +86,9 @@ fn until(
     let mut serial = machine.serial()?;
     let mut session = Session::new(machine, Some(log), true, None)?;
     if !terminal::is_interactive() {
+        let gate = session.gate();
         thread::spawn(move || {
+            gate.wait();
             // Ends with the input or the machine; both are no error.
             let _ = io::copy(&mut io::stdin(), &mut serial);
         });
@@ -126,6 +129,7 @@ struct Console {
     machine: Machine,
     log: File,
     events: Receiver<Event>,
+    start: Start,
     deadline: Option<Instant>,
 }
 
@@ -134,9 +138,11 @@ impl Console {
         let (sender, events) = channel();
         let output = read_in_background(machine.serial()?);
         forward(output, sender.clone());
-        read_keys(machine.serial()?, sender, terminal::is_interactive());
+        let (start, gate) = Start::new();
+        let gate = (!terminal::is_interactive()).then_some(gate);
+        read_keys(machine.serial()?, sender, gate);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        Ok(Self { machine, log, events, deadline })
+        Ok(Self { machine, log, events, start, deadline })
     }
 
     /// Until the machine stops or somebody wants to leave.
@@ -150,6 +156,7 @@ impl Console {
         let (text, code) = loop {
             match self.next() {
                 Ok(Event::Output(bytes)) => {
+                    self.start.see(&bytes);
                     let mut output = io::stdout().lock();
                     if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
                         break ("nobody reads the console any more".to_owned(), ExitCode::FAILURE);
@@ -193,11 +200,15 @@ fn forward(output: Receiver<Vec<u8>>, events: Sender<Event>) {
     });
 }
 
-/// Takes what is typed or piped in to the serial port. The end of piped input is no reason to
-/// leave: the guest may still have something to say.
-fn read_keys(mut serial: impl Write + Send + 'static, events: Sender<Event>, interactive: bool) {
+/// Takes what is typed or piped in to the serial port. Piped input waits at the gate, and its end is no reason to leave: the
+/// guest may still have something to say.
+fn read_keys(mut serial: impl Write + Send + 'static, events: Sender<Event>, gate: Option<Gate>) {
     let input = read_in_background(io::stdin());
     thread::spawn(move || {
+        let interactive = gate.is_none();
+        if let Some(gate) = gate {
+            gate.wait();
+        }
         let mut escape = EscapeKeys::default();
         for bytes in input {
             let keys = if interactive { escape.read(&bytes) } else { Keys::Type(bytes) };

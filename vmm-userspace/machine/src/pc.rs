@@ -132,18 +132,22 @@ impl Pc {
         self.board.sync_uart();
     }
 
-    /// How many console bytes the guest can take now: the serial line has a speed, and a guest that is not listening yet
-    /// would lose them.
+    /// Whether the guest waits for console input; one that does not yet would lose it.
     #[must_use]
-    pub fn input_room(&self, clock: &impl Clock) -> usize {
-        if self.board.uart.listens() { self.board.uart.rx_room(clock.time()) } else { 0 }
+    pub fn listens(&self) -> bool {
+        self.board.uart.listens()
     }
 
-    /// When [`Pc::input_room`] is next above zero, for an owner that has input; `None` if the guest must do something first.
+    /// How many console bytes the guest can take now: the serial line has a speed.
+    #[must_use]
+    pub fn input_room(&self, clock: &impl Clock) -> usize {
+        self.board.uart.rx_room(clock.time())
+    }
+
+    /// When [`Pc::input_room`] is next above zero, for an owner that has input; `None` if the guest must read first.
     #[must_use]
     pub fn next_input(&self, clock: &impl Clock) -> Option<Time> {
-        let time = self.board.uart.next_rx(clock.time());
-        time.filter(|_| self.board.uart.listens())
+        self.board.uart.next_rx(clock.time())
     }
 
     /// Brings a byte of console input. Without room it causes an overrun error, as on a real line.

@@ -1,5 +1,6 @@
 //! The guest's serial port and the console service.
 
+use devices::time::Time;
 use machine::pc::{Clock, Pc};
 use runtime::console::{Input, Output};
 
@@ -11,13 +12,19 @@ pub struct Console {
     channel: Option<(Output, Input)>,
     /// Host ticks at which the line has time for another byte of input that waits.
     input_at: u64,
+    /// Guest time at which a guest that began to listen is taken at its word.
+    ready: Option<Time>,
 }
+
+/// Nanoseconds between the first sign that a guest listens and the first byte: a driver that enables interrupts may still have its
+/// FIFOs to set up.
+const SETTLING: u64 = 1_000_000;
 
 impl Console {
     /// A console over the channel that the root task set up.
     #[must_use]
     pub const fn new(channel: Option<(Output, Input)>) -> Self {
-        Self { channel, input_at: u64::MAX }
+        Self { channel, input_at: u64::MAX, ready: None }
     }
 
     /// When [`Console::pump`] has to be called at the latest, in host ticks.
@@ -66,9 +73,23 @@ impl Console {
     pub fn pump(&mut self, pc: &mut Pc, clock: &GuestClock) {
         self.send(pc);
         self.input_at = u64::MAX;
+        if !pc.listens() {
+            self.ready = None;
+        } else if self.ready.is_none() {
+            self.ready = Some(clock.time() + SETTLING);
+        }
         let Some((_, input)) = &mut self.channel else { return };
         loop {
             while input.available() > 0 {
+                match self.ready {
+                    // It says so at the serial port, and this is called again.
+                    None => return,
+                    Some(time) if clock.time() < time => {
+                        self.input_at = clock.tsc_at(time);
+                        return;
+                    }
+                    Some(_) => {}
+                }
                 if pc.input_room(clock) == 0 {
                     // Either the line is busy for a while, or the guest must read first.
                     if let Some(time) = pc.next_input(clock) {
