@@ -49,6 +49,8 @@ fn configuration(specification: &Specification, port: u16) -> String {
     let cpu = specification.cpu.as_deref().unwrap_or(DEFAULT_CPU);
     let count = specification.cpus;
     let memory = specification.memory >> 20;
+    // Bochs keeps at most this much of the machine's memory in its own.
+    let host = memory.min(2048);
     let clock = match specification.pace {
         Pace::Fast => "none",
         Pace::Wall => "slowdown",
@@ -59,7 +61,7 @@ config_interface: textconfig
 display_library: rfb, options=\"timeout=0\"
 plugin_ctrl: unmapped=1, speaker=0, gameport=0, parallel=0
 cpu: model={cpu}, count={count}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault=0
-memory: guest={memory}, host={memory}
+memory: guest={memory}, host={host}
 romimage: file=$BXSHARE/BIOS-bochs-latest, options=fastboot
 vgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest
 pci: enabled=1, chipset=i440fx

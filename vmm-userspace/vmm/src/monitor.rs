@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::__cpuid_count;
 
-use machine::pc::{Outcome, Pc, Settings, portal_groups};
+use machine::pc::{Outcome, Pc, Settings, Stop, portal_groups};
 use runtime::abi::hypercall::FOREVER;
 use runtime::abi::vcpu::{EXITS, Exit, Groups, VcpuState};
 use runtime::ec::Ec;
@@ -192,6 +192,11 @@ impl Monitor {
             Outcome::Halt => self.halt(state),
             Outcome::Reset => self.reset(state),
             Outcome::PowerOff => exit(runtime::Outcome::Done),
+            // Only an NMI could end this, and the machine has no source of one.
+            Outcome::Stop(Stop::Halted) => {
+                println!("the guest has halted for good");
+                exit(runtime::Outcome::Done)
+            }
             Outcome::Stop(stop) => {
                 println!("the guest is ended: {stop}");
                 report::registers(state);

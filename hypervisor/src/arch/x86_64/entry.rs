@@ -33,6 +33,8 @@ unsafe extern "C" {
     fn launch_vm();
     fn resume_idle();
     fn resume_never();
+    fn take_interrupts();
+    fn interrupts_taken();
     fn sysexit_sti();
     fn sysexit_instruction();
     fn hypercall_stub();
@@ -71,6 +73,18 @@ impl Resume {
 /// Address of the SYSENTER entry.
 pub fn sysenter_address() -> u64 {
     sysenter_entry as *const () as u64
+}
+
+/// Lets interrupts in that wait, where ring 0 would otherwise go on for ever without: what they do to the scheduler is done when this
+/// returns, and nothing else may be in progress.
+pub fn open_to_interrupts() {
+    // SAFETY: leaves registers and flags as a function may; `trap` knows the place.
+    unsafe { take_interrupts() };
+}
+
+/// Whether an interrupt came where [`open_to_interrupts`] lets it in.
+pub fn is_open(rip: u64) -> bool {
+    rip == interrupts_taken as *const () as u64
 }
 
 /// Where to go on instead of at `rip`, if that is the instruction which relies on the STI before it.
@@ -316,6 +330,15 @@ global_asm!(
     "hlt",
     "cli",
     "jmp 3b",
+
+    // ---- an opening for interrupts -------------------------------------------------------------------------------------------
+    // The first instruction at which one can be taken is the CLI.
+    "take_interrupts:",
+    "sti",
+    "nop",
+    "interrupts_taken:",
+    "cli",
+    "ret",
 
     "resume_never:",
     "ud2",

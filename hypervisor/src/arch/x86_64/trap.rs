@@ -54,13 +54,17 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     sched::settle(cpu, ipc::event(cpu, ec, selector)).as_ptr()
 }
 
-/// Ring 0 was interrupted: it waited for that, or it has a bug.
+/// Ring 0 was interrupted: it waited for that or was open to it, or it has a bug.
 fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
     let idle = cpu.current_sc.get().is_none();
     match frame.vector {
         INTERRUPTS.. if idle => {
             interrupts::handle(cpu, frame.vector as u8);
             sched::dispatch(cpu).as_ptr()
+        }
+        INTERRUPTS.. if entry::is_open(frame.rip) => {
+            interrupts::handle(cpu, frame.vector as u8);
+            core::ptr::null()
         }
         // SYSENTER does not clear TF: a task that single-steps into the kernel loses its trap, no more.
         DEBUG if frame.rflags & TRAP_FLAG != 0 => {

@@ -16,7 +16,7 @@ use runtime::selector::FREE;
 use runtime::sm::Sm;
 
 use super::exits::vm;
-use super::modes::{self, Mode};
+use super::modes::{self, Mode, stub};
 use super::vm::{CODE, MEMORY, Spaces, Vm};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("run.recall", recall),
     ("run.recall-stopped", recall_stopped),
     ("run.time-slices", time_slices),
+    ("run.endless-exceptions", endless_exceptions),
     ("run.no-portal", no_portal),
     ("run.many-without-portal", many_without_portal),
     ("run.dead-handler", dead_handler),
@@ -189,6 +190,33 @@ fn others_go_on(bench: &mut Bench<'_>) -> Check {
     let _ = sleep.down_until(bench.in_ms(3));
     let mut vm = Vm::new(bench, MEMORY, Spaces::default())?;
     vm.start(Mode::Long, code!(64, "hlt"), Exit::Hlt)
+}
+
+/// The delivery of #DB touches what a breakpoint watches, and so raises #DB, for ever. Deadlines are kept all the same.
+fn endless_exceptions(bench: &mut Bench<'_>) -> Check {
+    const DEBUG_GATE: u64 = 0x3010;
+    const TASK_STATE: u64 = 0x9000;
+    const FIRST_STACK: u64 = TASK_STATE + 0x24;
+    const STACK_TOP: u64 = 0xa000;
+    // Local and global, on writes, of eight bytes.
+    const WATCH_WRITES: u64 = 0b11 | 0b1001 << 16 | 0x400;
+    let mut vm = vm(bench)?;
+    vm.load(Mode::Long, code!(64, "int3", "2: jmp 2b"))?;
+    // The gates of #DB and #BP change to the first interrupt stack, so that each frame lies where the last one was.
+    for gate in [DEBUG_GATE, DEBUG_GATE + 0x20] {
+        vm.poke(gate + 4, &[1])?;
+    }
+    vm.poke(FIRST_STACK, &STACK_TOP.to_le_bytes())?;
+    vm.state.tr.base = TASK_STATE;
+    vm.state.tr.limit = 0x67;
+    vm.state.dr[0] = STACK_TOP - 8;
+    vm.state.dr7 = WATCH_WRITES;
+    vm.state.rflags = 0x202;
+    vm.state.deadline = now() + bench.hz / 1000;
+    vm.expect(Groups::ALL, Exit::Recall)?;
+    check_eq!(vm.state.dr6 & 0xf, 1, "the breakpoint in DR6");
+    check_eq!(vm.state.rip, stub(1), "the handler of #DB");
+    others_go_on(bench)
 }
 
 fn no_portal(bench: &mut Bench<'_>) -> Check {

@@ -4,20 +4,19 @@ use abi::vcpu::{Exit, blocking};
 use hypervisor_logic::vmx::exits::{neutral, reason};
 use hypervisor_logic::vmx::fields::field as f;
 
-use super::vmcs;
+use super::{exception, vmcs};
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{Resume, entry, interrupts};
+use crate::ipc;
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sched::{self, Next};
-use crate::{ipc, println};
 
 /// Bit of the exit reason: the entry failed (SDM 3C 25.9.1).
 pub const ENTRY_FAILED: u32 = 1 << 31;
 const VALID: u32 = 1 << 31;
 const NMI: u32 = 2;
 const DOUBLE_FAULT: u32 = 8;
-const MACHINE_CHECK: u32 = 18;
 /// Bit of an interruption information field: its type is NMI.
 const TYPE: u32 = 7 << 8;
 const TYPE_NMI: u32 = 2 << 8;
@@ -58,6 +57,11 @@ fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: u8) -> Next {
 /// The kernel has dealt with the exit: an event that was being delivered is delivered again.
 fn own(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     reinject();
+    go_on(cpu, ec)
+}
+
+/// The guest goes on, unless somebody else has to run first.
+fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     if cpu.reschedule.get() { Some(sched::preempt(cpu)) } else { sched::switch_to(cpu, ec) }
 }
 
@@ -72,12 +76,14 @@ fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Next {
             entry::unblock_nmi();
             return own(cpu, ec);
         }
-        if info & 0xff == MACHINE_CHECK {
-            machine_check();
-        }
         // Of a double fault the bit is undefined (SDM 3C 28.2.2).
         if info & NMI_UNBLOCKED != 0 && !was_delivering && info & 0xff != DOUBLE_FAULT {
             block_nmis();
+        }
+        if exception::deliver(cpu, &ec, info, was_delivering) {
+            // The next exit may be the same: interrupts must not wait for the guest's next instruction.
+            entry::open_to_interrupts();
+            return go_on(cpu, ec);
         }
         return deliver(cpu, ec, Exit::Exception as u8);
     }
@@ -116,13 +122,6 @@ fn reinject() -> bool {
         vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !blocking::NMI);
     }
     true
-}
-
-/// The hardware fails while a guest runs: nothing can be trusted any more.
-fn machine_check() -> ! {
-    crate::log::take_back();
-    println!("the processor reports a machine check: the hardware is failing");
-    crate::arch::halt_forever()
 }
 
 /// VMLAUNCH or VMRESUME refused the controls or the host state, for example an event that cannot be injected.

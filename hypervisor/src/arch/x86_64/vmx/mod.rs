@@ -5,8 +5,10 @@
 //! | `vmcs` | reads and writes the current VMCS |
 //! | `vcpu` | what a virtual CPU has here: creation, loading, recall |
 //! | `exit` | from an exit to an event |
+//! | `exception` | exceptions that always exit |
 //! | `state` | moves groups of state between VMCS and UTCB |
 
+pub mod exception;
 pub mod exit;
 pub mod state;
 pub mod vcpu;

@@ -12,7 +12,7 @@ use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
 
 use super::exit::ENTRY_FAILED;
 use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
-use super::vmcs;
+use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
 use crate::arch::fpu;
 use crate::object::Ref;
@@ -295,7 +295,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
     if wants(Groups::CONTROL) {
         let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
-        state.exceptions = vmcs::read(f::EXCEPTION_BITMAP) & !vcpu::MACHINE_CHECK;
+        state.exceptions = ec.vcpu.exceptions.get();
         state.intercepts = u32::from(primary.contains(Primary::RDTSC_EXITING))
             | u32::from(primary.contains(Primary::PAUSE_EXITING)) << 1
             | u32::from(primary.contains(Primary::MOV_DR_EXITING)) << 2;
@@ -545,7 +545,9 @@ fn import_control(ec: &Ec, state: &VcpuState) {
     primary.set(Primary::PAUSE_EXITING, state.intercepts & 2 != 0);
     primary.set(Primary::MOV_DR_EXITING, state.intercepts & 4 != 0);
     vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
-    vmcs::write(f::EXCEPTION_BITMAP, state.exceptions | vcpu::MACHINE_CHECK);
+    let wanted = state.exceptions & !exception::KEPT;
+    ec.vcpu.exceptions.set(wanted);
+    vmcs::write(f::EXCEPTION_BITMAP, wanted | exception::ALWAYS);
     // What changes hands keeps the value that the guest sees.
     let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
     let cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;

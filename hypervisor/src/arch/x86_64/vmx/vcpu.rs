@@ -9,7 +9,7 @@ use hypervisor_logic::vmx::controls::{Primary, Secondary};
 use hypervisor_logic::vmx::fields::field as f;
 use x86_64::registers::control::{Cr0, Cr4};
 
-use super::vmcs;
+use super::{exception, vmcs};
 use crate::arch::cpu::{self, Cpu};
 use crate::arch::msr::{self, Msr};
 use crate::arch::trap::print_registers;
@@ -26,9 +26,6 @@ use crate::{ipc, println, sched};
 
 /// The registers that stay in the processor across exits, and move only when another virtual CPU is loaded.
 const RESIDENT: [Msr; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE];
-
-/// Bit of the exception bitmap: the machine's own machine checks are the kernel's.
-pub const MACHINE_CHECK: u32 = 1 << 18;
 
 /// CR0 bits that the kernel owns: caching stays on, and numeric errors are reported the native way (SDM 3C 24.8).
 pub const CR0_OWNED: u64 = 1 << 30 | 1 << 29 | 1 << 5;
@@ -53,6 +50,8 @@ pub struct Vcpu {
     pub xcr0: Local<u64>,
     /// What the VMM owns of CR0 and CR4.
     pub masks: Local<[u64; 2]>,
+    /// Exceptions that the VMM wants.
+    pub exceptions: Local<u32>,
     /// Debug registers 0 to 3 and 6.
     pub debug: Local<[u64; 5]>,
     /// The registers of [`RESIDENT`] and TSC_AUX, while others are loaded.
@@ -81,6 +80,7 @@ impl Vcpu {
             deadline: Local::new(u64::MAX),
             xcr0: Local::new(1),
             masks: Local::new([0; 2]),
+            exceptions: Local::new(0),
             debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
             resident: Local::new([0; 6]),
             cr2: Local::new(0),
@@ -191,7 +191,7 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, 
     vmcs::write(f::SECONDARY_CONTROLS, secondary);
     vmcs::write(f::EXIT_CONTROLS, controls.exit);
     vmcs::write(f::ENTRY_CONTROLS, controls.entry);
-    vmcs::write(f::EXCEPTION_BITMAP, MACHINE_CHECK);
+    vmcs::write(f::EXCEPTION_BITMAP, exception::ALWAYS);
     vmcs::write(f::EPT_POINTER, ept | WALK_4_WRITE_BACK);
     vmcs::write(f::VPID, vpid);
     vmcs::write(f::XSS_EXITING_BITMAP, u64::MAX);

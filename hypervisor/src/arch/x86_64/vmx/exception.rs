@@ -1,0 +1,92 @@
+//! Exceptions that exit whether a VMM wants them or not.
+//!
+//! A guest can make the delivery of #DB raise #DB, or that of #AC raise #AC, for ever: the processor then never comes to the end of an
+//! instruction, where interrupts and deadlines are taken. So both always exit, and the kernel delivers them itself. Machine
+//! checks are the machine's, not the guest's.
+
+use abi::vcpu::{Event, blocking};
+use hypervisor_logic::vmx::fields::field as f;
+
+use super::vcpu;
+use super::vmcs;
+use crate::arch::cpu::Cpu;
+use crate::object::ec::Ec;
+use crate::println;
+
+const DEBUG: u32 = 1;
+const ALIGNMENT_CHECK: u32 = 17;
+const MACHINE_CHECK: u32 = 18;
+
+/// Bits of the exception bitmap that are always set.
+pub const ALWAYS: u32 = 1 << DEBUG | 1 << ALIGNMENT_CHECK | 1 << MACHINE_CHECK;
+/// The one that a VMM cannot have at all.
+pub const KEPT: u32 = 1 << MACHINE_CHECK;
+
+/// RFLAGS.TF.
+const TRAP: u64 = 1 << 8;
+/// Bit of IA32_DEBUGCTL: TF traps branches only.
+const BRANCHES: u64 = 1 << 1;
+/// Bit of the pending debug exceptions: a single step.
+const PENDING_STEP: u64 = 1 << 14;
+/// The first type in an interruption information that is not an interrupt.
+const EXCEPTIONS: u32 = 3;
+/// Type of the instruction INT1 in an interruption information.
+const INT1: u32 = 5;
+
+/// Delivers an exception to the guest that its VMM does not want to see. Returns whether it was such a one.
+///
+/// `was_delivering`: it came in the middle of the delivery of another event, which has been prepared again. If that is an exception
+/// itself, the new one takes its place, and the instruction will raise the old one again (SDM 3A 7.15). An interrupt would be
+/// lost: it is tried again instead, exit by exit, until the guest lets it through.
+pub fn deliver(cpu: &Cpu, ec: &Ec, info: u32, was_delivering: bool) -> bool {
+    let vector = info & 0xff;
+    if vector == MACHINE_CHECK {
+        machine_check();
+    }
+    if ec.vcpu.exceptions.get() >> vector & 1 != 0 {
+        return false;
+    }
+    if !matches!(vector, DEBUG | ALIGNMENT_CHECK) {
+        return false;
+    }
+    if was_delivering && vmcs::read(f::IDT_VECTORING_INFO) >> 8 & 7 < EXCEPTIONS {
+        return true;
+    }
+    match vector {
+        DEBUG => debug(cpu, ec, info),
+        _ => {
+            vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::EXIT_INTERRUPTION_ERROR));
+            vmcs::write(f::ENTRY_INTERRUPTION_INFO, Event::exception(vector as u8, Some(0)).info);
+        }
+    }
+    true
+}
+
+/// The exit has left DR6, DR7 and the pending debug exceptions to software (SDM 3C 28.1, 28.3.4).
+fn debug(cpu: &Cpu, ec: &Ec, info: u32) {
+    /// Breakpoints, access to a debug register, single step.
+    const CONDITIONS: u64 = 0x600f;
+    const GENERAL_DETECT: u64 = 1 << 13;
+    let conditions = vmcs::read(f::EXIT_QUALIFICATION) & CONDITIONS;
+    let [d0, d1, d2, d3, d6] = vcpu::debug(cpu, ec);
+    vcpu::set_debug(ec, [d0, d1, d2, d3, d6 & !0xf | conditions]);
+    vmcs::write(f::GUEST_DR7, vmcs::read(f::GUEST_DR7) & !GENERAL_DETECT);
+    if info >> 8 & 7 == INT1 {
+        vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
+    }
+    // Type and vector as they came; bit 12 is reserved at an entry.
+    vmcs::write(f::ENTRY_INTERRUPTION_INFO, info & !(1 << 12));
+    // Behind MOV SS a step must be pending for the entry to be valid (SDM 3C 27.3.1.5).
+    let shadow = vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0;
+    let stepping = vmcs::read(f::GUEST_RFLAGS) & TRAP != 0;
+    if shadow && stepping && vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
+        vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
+    }
+}
+
+/// The hardware fails while a guest runs: nothing can be trusted any more.
+fn machine_check() -> ! {
+    crate::log::take_back();
+    println!("the processor reports a machine check: the hardware is failing");
+    crate::arch::halt_forever()
+}
