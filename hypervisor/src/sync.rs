@@ -10,7 +10,8 @@ use core::cell::Cell;
 pub struct Local<T>(Cell<T>);
 
 // SAFETY: a `Local` is part of an object that is bound to one CPU, and the kernel is not re-entered
-// on a CPU (interrupts stay disabled in ring 0; the NMI handler touches none but its own counter).
+// on a CPU (interrupts stay disabled in ring 0, but where it is open to them on purpose and
+// holds nothing; the NMI handler touches none but its own counter).
 unsafe impl<T> Sync for Local<T> {}
 
 impl<T> Local<T> {

@@ -21,7 +21,9 @@ pub mod vmx;
 
 pub use bitmaps::{MsrBitmap, PortBitmap};
 pub use entry::Resume;
-pub use vmx::state::{StateMover, complete_instruction, export_state, import_state, mover};
+pub use vmx::export::{StateMover, export_state, mover};
+pub use vmx::import::import_state;
+pub use vmx::instruction::complete_instruction;
 pub use vmx::vcpu::{Vcpu, deadline_passed, recall};
 
 use crate::object::Ref;

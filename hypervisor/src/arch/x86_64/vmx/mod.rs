@@ -6,11 +6,15 @@
 //! | `vcpu` | what a virtual CPU has here: creation, loading, recall |
 //! | `exit` | from an exit to an event |
 //! | `exception` | exceptions that always exit |
-//! | `state` | moves groups of state between VMCS and UTCB |
+//! | `export` | moves groups of state out of the VMCS |
+//! | `import` | moves groups of state into the VMCS |
+//! | `instruction` | the end of the instruction that exited |
 
 pub mod exception;
 pub mod exit;
-pub mod state;
+pub mod export;
+pub mod import;
+pub mod instruction;
 pub mod vcpu;
 pub mod vmcs;
 

@@ -1,0 +1,269 @@
+//! Moving groups of state into the VMCS, out of a UTCB.
+
+use abi::utcb::Utcb;
+use abi::vcpu::{Groups, Segment, VcpuState, Window, blocking};
+use hypervisor_logic::vmx::controls::{EntryControls, Primary};
+use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
+
+use super::instruction::{finish_instruction, next_instruction};
+use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
+use super::{exception, vmcs};
+use crate::arch::cpu::Cpu;
+use crate::arch::fpu;
+use crate::object::Ref;
+use crate::object::ec::Ec;
+
+/// Takes the groups that a reply names out of the UTCB of its handler.
+pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
+    vcpu::ensure_loaded(cpu, ec);
+    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
+    import(cpu, ec, mask, unsafe { &*utcb.cast::<VcpuState>() });
+}
+
+fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+    let wants = |group: Groups| mask & group.0 != 0;
+    let gpr = &mut ec.regs().gpr;
+    if wants(Groups::ACDB) {
+        gpr.rax = state.gpr.rax;
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    if wants(Groups::BSD) {
+        gpr.rbp = state.gpr.rbp;
+        gpr.rsi = state.gpr.rsi;
+        gpr.rdi = state.gpr.rdi;
+    }
+    if wants(Groups::RSP) {
+        vmcs::write(f::GUEST_RSP, state.gpr.rsp);
+    }
+    if wants(Groups::R8_R15) {
+        gpr.r8 = state.gpr.r8;
+        gpr.r9 = state.gpr.r9;
+        gpr.r10 = state.gpr.r10;
+        gpr.r11 = state.gpr.r11;
+        gpr.r12 = state.gpr.r12;
+        gpr.r13 = state.gpr.r13;
+        gpr.r14 = state.gpr.r14;
+        gpr.r15 = state.gpr.r15;
+    }
+    if wants(Groups::RIP) {
+        vmcs::write(f::GUEST_RIP, state.rip);
+    }
+    if wants(Groups::RFLAGS) {
+        vmcs::write(f::GUEST_RFLAGS, state.rflags);
+    }
+    if wants(Groups::EVENT) {
+        import_event(state);
+    }
+    if wants(Groups::WINDOW) {
+        let window = Primary::INTERRUPT_WINDOW_EXITING.union(Primary::NMI_WINDOW_EXITING);
+        let mut primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS)) - window;
+        primary.set(Primary::INTERRUPT_WINDOW_EXITING, state.window.0 & Window::INTERRUPT.0 != 0);
+        primary.set(Primary::NMI_WINDOW_EXITING, state.window.0 & Window::NMI.0 != 0);
+        vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
+    }
+    if wants(Groups::BLOCKING) {
+        vmcs::write(
+            f::GUEST_INTERRUPTIBILITY,
+            state.blocking & (blocking::STI | blocking::MOV_SS | blocking::NMI),
+        );
+    }
+    if wants(Groups::CONTROL) {
+        import_control(ec, state);
+    }
+    if wants(Groups::TSC) {
+        vmcs::write(f::TSC_OFFSET, state.tsc_offset);
+    }
+    if wants(Groups::DEADLINE) {
+        vcpu::set_deadline(cpu, Ref::of(ec), state.deadline);
+    }
+    if wants(Groups::CR) {
+        import_cr(state);
+        // What MOV to a control register flushes, this flushes as well.
+        super::flush_vpid();
+    }
+    if wants(Groups::CR) || wants(Groups::CR2) {
+        ec.vcpu.cr2.set(state.cr2);
+        cpu.cr2_lost.set(true);
+    }
+    if wants(Groups::DR) {
+        let [d0, d1, d2, d3] = state.dr;
+        vcpu::set_debug(ec, [d0, d1, d2, d3, state.dr6]);
+        vmcs::write(f::GUEST_DR7, state.dr7);
+    }
+    if wants(Groups::EFER_PAT) {
+        import_efer(state);
+    }
+    import_segments(mask, state);
+    if wants(Groups::SYSENTER) {
+        vmcs::write(f::GUEST_SYSENTER_CS, state.sysenter_cs as u32);
+        vmcs::write(f::GUEST_SYSENTER_ESP, state.sysenter_esp);
+        vmcs::write(f::GUEST_SYSENTER_EIP, state.sysenter_eip);
+    }
+    if wants(Groups::SYSCALL) {
+        vcpu::set_resident(
+            ec,
+            [
+                state.star,
+                state.lstar,
+                state.cstar,
+                state.fmask,
+                state.kernel_gs_base,
+                state.tsc_aux,
+            ],
+        );
+    }
+    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
+        ec.vcpu.xcr0.set(state.xcr0);
+        fpu::set_xcr0(state.xcr0);
+    }
+    if wants(Groups::DONE) {
+        if !wants(Groups::RIP) {
+            next_instruction(ec, state);
+        }
+        finish_instruction();
+    }
+}
+
+fn import_event(state: &VcpuState) {
+    vmcs::write(f::ENTRY_INTERRUPTION_INFO, state.event.info);
+    if state.event.is_valid() {
+        vmcs::write(f::ENTRY_EXCEPTION_ERROR, state.event.error);
+        if state.event.kind() >= 4 {
+            vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, state.inst_len as u32);
+        }
+    }
+}
+
+fn import_control(ec: &Ec, state: &VcpuState) {
+    let mut primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
+    primary.set(Primary::RDTSC_EXITING, state.intercepts & 1 != 0);
+    primary.set(Primary::PAUSE_EXITING, state.intercepts & 2 != 0);
+    primary.set(Primary::MOV_DR_EXITING, state.intercepts & 4 != 0);
+    vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
+    let wanted = state.exceptions & !exception::KEPT;
+    ec.vcpu.exceptions.set(wanted);
+    vmcs::write(f::EXCEPTION_BITMAP, wanted | exception::ALWAYS);
+    // What changes hands keeps the value that the guest sees.
+    let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
+    let cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
+    let cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
+    vmcs::write(f::CR0_READ_SHADOW, cr0);
+    vmcs::write(f::CR4_READ_SHADOW, cr4);
+    vmcs::write(f::CR0_MASK, state.cr0_mask | CR0_OWNED);
+    vmcs::write(f::CR4_MASK, state.cr4_mask | CR4_OWNED);
+    ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
+}
+
+/// Of what the guest sees in CR0 and CR4, the bits that the kernel owns are what VMX operation demands.
+fn import_cr(state: &VcpuState) {
+    const NUMERIC_ERROR: u64 = 1 << 5;
+    const VMXE: u64 = 1 << 13;
+    vmcs::write(f::GUEST_CR0, state.cr0 & !CR0_OWNED | NUMERIC_ERROR);
+    vmcs::write(f::CR0_READ_SHADOW, state.cr0);
+    vmcs::write(f::GUEST_CR4, state.cr4 & !CR4_OWNED | VMXE);
+    vmcs::write(f::CR4_READ_SHADOW, state.cr4);
+    vmcs::write(f::GUEST_CR3, state.cr3);
+    let [p0, p1, p2, p3] = state.pdpte;
+    vmcs::write(f::GUEST_PDPTE0, p0);
+    vmcs::write(f::GUEST_PDPTE1, p1);
+    vmcs::write(f::GUEST_PDPTE2, p2);
+    vmcs::write(f::GUEST_PDPTE3, p3);
+}
+
+/// Whether the guest is in IA-32e mode is a control of its own, which must agree with EFER.LMA (SDM 3C 27.3.1.1).
+fn import_efer(state: &VcpuState) {
+    const LONG_MODE_ACTIVE: u64 = 1 << 10;
+    vmcs::write(f::GUEST_EFER, state.efer);
+    vmcs::write(f::GUEST_PAT, state.pat);
+    let mut entry = EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS));
+    entry.set(EntryControls::IA32E_MODE_GUEST, state.efer & LONG_MODE_ACTIVE != 0);
+    vmcs::write(f::ENTRY_CONTROLS, entry.bits());
+}
+
+fn import_segments(mask: u64, state: &VcpuState) {
+    let wants = |group: Groups| mask & group.0 != 0;
+    if wants(Groups::CS_SS) {
+        set_segment(
+            state.cs,
+            f::GUEST_CS_SELECTOR,
+            f::GUEST_CS_BASE,
+            f::GUEST_CS_LIMIT,
+            f::GUEST_CS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.ss,
+            f::GUEST_SS_SELECTOR,
+            f::GUEST_SS_BASE,
+            f::GUEST_SS_LIMIT,
+            f::GUEST_SS_ACCESS_RIGHTS,
+        );
+    }
+    if wants(Groups::DS_ES) {
+        set_segment(
+            state.ds,
+            f::GUEST_DS_SELECTOR,
+            f::GUEST_DS_BASE,
+            f::GUEST_DS_LIMIT,
+            f::GUEST_DS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.es,
+            f::GUEST_ES_SELECTOR,
+            f::GUEST_ES_BASE,
+            f::GUEST_ES_LIMIT,
+            f::GUEST_ES_ACCESS_RIGHTS,
+        );
+    }
+    if wants(Groups::FS_GS) {
+        set_segment(
+            state.fs,
+            f::GUEST_FS_SELECTOR,
+            f::GUEST_FS_BASE,
+            f::GUEST_FS_LIMIT,
+            f::GUEST_FS_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.gs,
+            f::GUEST_GS_SELECTOR,
+            f::GUEST_GS_BASE,
+            f::GUEST_GS_LIMIT,
+            f::GUEST_GS_ACCESS_RIGHTS,
+        );
+    }
+    if wants(Groups::TABLES) {
+        set_segment(
+            state.tr,
+            f::GUEST_TR_SELECTOR,
+            f::GUEST_TR_BASE,
+            f::GUEST_TR_LIMIT,
+            f::GUEST_TR_ACCESS_RIGHTS,
+        );
+        set_segment(
+            state.ldtr,
+            f::GUEST_LDTR_SELECTOR,
+            f::GUEST_LDTR_BASE,
+            f::GUEST_LDTR_LIMIT,
+            f::GUEST_LDTR_ACCESS_RIGHTS,
+        );
+        vmcs::write(f::GUEST_GDTR_BASE, state.gdtr.base);
+        vmcs::write(f::GUEST_GDTR_LIMIT, state.gdtr.limit as u32);
+        vmcs::write(f::GUEST_IDTR_BASE, state.idtr.base);
+        vmcs::write(f::GUEST_IDTR_LIMIT, state.idtr.limit as u32);
+    }
+}
+
+fn set_segment(
+    segment: Segment,
+    selector: Field16,
+    base: FieldNatural,
+    limit: Field32,
+    rights: Field32,
+) {
+    let attr = u32::from(segment.attr);
+    vmcs::write(selector, segment.selector);
+    vmcs::write(base, segment.base);
+    vmcs::write(limit, segment.limit);
+    vmcs::write(rights, attr & 0xff | (attr & 0x1f00) << 4);
+}

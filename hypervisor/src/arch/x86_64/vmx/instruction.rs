@@ -1,0 +1,143 @@
+//! The end of the instruction that exited.
+//!
+//! A VMM that has carried an instruction out replies with [`Groups::DONE`]; what the processor does at the end of one is done here.
+//! Most replies say that and little else, and have a way of their own.
+
+use abi::utcb::Utcb;
+use abi::vcpu::{Exit, Groups, VcpuState, blocking};
+use hypervisor_logic::vmx::controls::EntryControls;
+use hypervisor_logic::vmx::fields::field as f;
+
+use super::{vcpu, vmcs};
+use crate::arch::cpu::Cpu;
+use crate::object::ec::Ec;
+
+/// RFLAGS.TF.
+const TRAP: u64 = 1 << 8;
+/// RFLAGS.RF.
+const RESUME: u64 = 1 << 16;
+
+/// The usual reply: the instruction is done, nothing but RAX to RBX has changed, and the guest can go on at once. Returns whether
+/// that was so; if not, nothing has been done.
+#[inline(always)]
+pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
+    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
+        return false;
+    }
+    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
+    let state = unsafe { &*utcb.cast::<VcpuState>() };
+    let old = vmcs::read(f::GUEST_RIP);
+    let len = if has_length(ec) {
+        u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH))
+    } else {
+        state.inst_len
+    };
+    let rip = old.wrapping_add(len);
+    let flags = vmcs::read(f::GUEST_RFLAGS);
+    if (rip ^ old) >> 32 != 0
+        || flags & TRAP != 0
+        || vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0
+    {
+        return false;
+    }
+    vmcs::write(f::GUEST_RIP, rip);
+    // What exits like a fault leaves RF set (SDM 3C 28.3.3).
+    if flags & RESUME != 0 {
+        vmcs::write(f::GUEST_RFLAGS, flags & !RESUME);
+    }
+    if mask & Groups::ACDB.0 != 0 {
+        let gpr = &mut ec.regs().gpr;
+        gpr.rax = state.gpr.rax;
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    true
+}
+
+/// Exits that do not tell the length of an instruction (SDM 3C 28.2.5), or are not due to one.
+const NO_LENGTH: u32 = {
+    let mut set = 0;
+    let mut rest: &[Exit] = &[
+        Exit::Startup,
+        Exit::Recall,
+        Exit::BadState,
+        Exit::TripleFault,
+        Exit::Exception,
+        Exit::InterruptWindow,
+        Exit::NmiWindow,
+        Exit::Memory,
+        Exit::Init,
+        Exit::Other,
+    ];
+    while let [exit, tail @ ..] = rest {
+        set |= 1 << *exit as u32;
+        rest = tail;
+    }
+    set
+};
+
+/// Whether the processor told the length of the instruction that exited.
+#[inline(always)]
+pub fn has_length(ec: &Ec) -> bool {
+    NO_LENGTH >> (ec.vcpu.last_exit.get() & 31) & 1 == 0
+}
+
+/// The length of the instruction that exited, or 0. Of the exceptions, those of INT3, INTO and INT1 have one.
+#[inline(always)]
+pub fn instruction_length(ec: &Ec) -> u64 {
+    const SOFTWARE: core::ops::RangeInclusive<u32> = 4..=6;
+    let software = || {
+        ec.vcpu.last_exit.get() == Exit::Exception as u8
+            && SOFTWARE.contains(&(vmcs::read(f::EXIT_INTERRUPTION_INFO) >> 8 & 7))
+    };
+    if has_length(ec) || software() { u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)) } else { 0 }
+}
+
+/// Moves behind the instruction that exited.
+pub fn next_instruction(ec: &Ec, state: &VcpuState) {
+    let old = vmcs::read(f::GUEST_RIP);
+    let told = instruction_length(ec);
+    let mut rip = old.wrapping_add(if told == 0 { state.inst_len } else { told });
+    if (rip ^ old) >> 32 != 0 && !in_64_bit_mode() {
+        rip &= 0xffff_ffff;
+    }
+    vmcs::write(f::GUEST_RIP, rip);
+}
+
+/// What the processor does at the end of an instruction: blocking ends, a single step traps (SDM 3B 18.3.1.4).
+pub fn finish_instruction() {
+    let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
+    if state & (blocking::STI | blocking::MOV_SS) != 0 {
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
+    }
+    let flags = vmcs::read(f::GUEST_RFLAGS);
+    if flags & RESUME != 0 {
+        vmcs::write(f::GUEST_RFLAGS, flags & !RESUME);
+    }
+    if flags & TRAP != 0 {
+        single_step();
+    }
+}
+
+#[cold]
+fn in_64_bit_mode() -> bool {
+    const LONG: u32 = 1 << 13;
+    vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0 && long_mode()
+}
+
+pub fn long_mode() -> bool {
+    EntryControls::from_bits_retain(vmcs::read(f::ENTRY_CONTROLS))
+        .contains(EntryControls::IA32E_MODE_GUEST)
+}
+
+/// The guest single-steps: the trap behind the instruction is pending (SDM 3C 25.4.2).
+#[cold]
+fn single_step() {
+    const BRANCHES: u64 = 1 << 1;
+    const PENDING_STEP: u64 = 1 << 14;
+    // With IA32_DEBUGCTL.BTF only branches trap, and no instruction that exits is one.
+    if vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
+        vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
+    }
+}
