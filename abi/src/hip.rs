@@ -51,6 +51,11 @@ pub mod features {
     pub const XSAVE: u64 = 1 << 1;
     /// The kernel was built to count control-structure and MSR accesses.
     pub const COUNTERS: u64 = 1 << 2;
+    /// Exits due to an instruction tell its length in [`crate::vcpu::VcpuState::inst_len`]. Without it, that is 0 but for
+    /// [`crate::vcpu::Exit::Port`], and a reply with [`crate::vcpu::Groups::DONE`] has to bring the length.
+    pub const INSTRUCTION_LENGTH: u64 = 1 << 3;
+    /// Exits due to an access to guest memory tell its linear address ([`crate::vcpu::MemoryAccess::LINEAR_VALID`]).
+    pub const LINEAR_ADDRESS: u64 = 1 << 4;
 }
 
 /// A linear frame buffer; all zero if there is none.

@@ -1,8 +1,8 @@
 //! The contract between ring 0 and everything else.
 //!
 //! Both sides of the ring boundary compile against this crate and nothing else is shared between
-//! them. It has no dependencies and no vendor words: an unprivileged task cannot tell VT-x from
-//! AMD-V by anything that is written here.
+//! them. It has no dependencies, and nothing in it belongs to one vendor's processors: what differs by
+//! nature is either settled in the kernel or a documented gap that a task can see ([`hip::features`]).
 //!
 //! | module | what it fixes |
 //! |---|---|

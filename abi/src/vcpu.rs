@@ -31,7 +31,7 @@ pub enum Exit {
     /// CPUID.
     Cpuid = 8,
     /// IN, OUT, INS or OUTS: `qual[0]` = [`PortAccess`], `qual[1]` = linear address of a string access
-    /// as far as the processor knows it.
+    /// if bit [`PortAccess::ADDRESS_VALID`].
     Port = 9,
     /// RDMSR.
     MsrRead = 10,
@@ -40,9 +40,9 @@ pub enum Exit {
     /// An access to guest-physical memory that is not mapped so: `qual[0]` = [`MemoryAccess`] bits, `qual[1]` =
     /// guest-physical address, `qual[2]` = guest-linear address if bit [`MemoryAccess::LINEAR_VALID`].
     Memory = 12,
-    /// MOV to or from a control register, CLTS, LMSW: `qual[0]` = [`ControlAccess`].
+    /// MOV to or from a control register, CLTS, LMSW, SMSW: `qual[0]` = [`ControlAccess`].
     Control = 13,
-    /// MOV to or from a debug register.
+    /// MOV to or from a debug register: `qual[0]` = [`ControlAccess`] of kind 0 or 1.
     Debug = 14,
     /// Loads and stores of GDTR, IDTR, LDTR, TR.
     DescriptorTable = 15,
@@ -109,12 +109,16 @@ impl Exit {
     ];
 }
 
-/// `qual[0]` of [`Exit::Port`]: bits 0-2 = size in bytes minus one, 3 = IN, 4 = string, 5 = REP, 6 = immediate operand, 16-31 = port.
+/// `qual[0]` of [`Exit::Port`]: bits 0-2 = size in bytes minus one, 3 = IN, 4 = string, 5 = REP, 7 = [`Self::ADDRESS_VALID`],
+/// 16-31 = port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct PortAccess(pub u64);
 
 impl PortAccess {
+    /// The processor told the linear address of a string access.
+    pub const ADDRESS_VALID: u64 = 1 << 7;
+
     /// Bytes: 1, 2 or 4.
     #[must_use]
     pub const fn size(self) -> u8 {
@@ -160,13 +164,22 @@ impl MemoryAccess {
     pub const FINAL: u64 = 1 << 8;
 }
 
-/// `qual[0]` of [`Exit::Control`]: bits 0-3 = register, 4-5 = 0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW, 8-11 = general register,
-/// 16-31 = LMSW operand.
+/// `qual[0]` of [`Exit::Control`]: bits 0-3 = register, 4-5 = 0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW, 7 = [`Self::DECODED`],
+/// 8-11 = general register, 16-31 = LMSW operand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct ControlAccess(pub u64);
 
 impl ControlAccess {
+    /// The processor told what the instruction is. Without this bit, only the register is known, and whether it is written
+    /// (kind 0) or read (kind 1, which may be SMSW): the handler has to decode the instruction.
+    pub const DECODED: u64 = 1 << 7;
+
+    /// Whether bit [`Self::DECODED`] is set.
+    #[must_use]
+    pub const fn is_decoded(self) -> bool {
+        self.0 & Self::DECODED != 0
+    }
     /// Number of the control register.
     #[must_use]
     pub const fn register(self) -> u8 {
@@ -341,9 +354,10 @@ pub struct VcpuState {
     pub exceptions: u32,
     /// [`Groups::CONTROL`]: bit 0: RDTSC exits; bit 1: PAUSE exits; bit 2: MOV DR exits.
     pub intercepts: u32,
-    /// [`Groups::CONTROL`]: bits of CR0 whose writes exit. The kernel adds those it must own.
+    /// [`Groups::CONTROL`]: bits of CR0 whose changes exit; a write that changes none of them may exit as well. The kernel adds
+    /// those it must own.
     pub cr0_mask: u64,
-    /// [`Groups::CONTROL`]: bits of CR4 whose writes exit. The kernel adds those it must own.
+    /// [`Groups::CONTROL`]: bits of CR4 whose changes exit, in the same way.
     pub cr4_mask: u64,
     /// [`Groups::TSC`]: added to the time-stamp counter that the guest reads.
     pub tsc_offset: u64,
@@ -357,7 +371,8 @@ pub struct VcpuState {
     pub cr3: u64,
     /// [`Groups::CR`]: as the guest sees it.
     pub cr4: u64,
-    /// [`Groups::CR`]: PAE page-directory-pointer entries, used if the guest is in PAE paging.
+    /// [`Groups::CR`]: PAE page-directory-pointer entries, if the guest is in PAE paging. All 0, and ignored in replies, where the
+    /// processor keeps none: there it reads them from memory, at `cr3`, whenever it walks.
     pub pdpte: [u64; 4],
     /// [`Groups::DR`].
     pub dr: [u64; 4],

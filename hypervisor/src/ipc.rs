@@ -5,14 +5,14 @@
 
 use abi::cap::{Perms, Selector};
 use abi::fault::{FaultGroups, FaultState};
-use abi::hypercall::{EcActivity, EcKind, Status};
+use abi::hypercall::{EcActivity, Status};
 use abi::utcb::{MsgTag, Utcb};
 use hypervisor_logic::ipc as transfer;
 
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, Resume};
 use crate::hypercall::fail;
-use crate::object::ec::{Ec, Retry, State};
+use crate::object::ec::{Ec, Kind, Retry, State};
 use crate::object::pd::{Pd, insert};
 use crate::object::pt::Pt;
 use crate::object::{Ref, lookup};
@@ -76,7 +76,7 @@ fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
     regs.gpr.rdi = pt.id.get();
     regs.gpr.rsi = tag;
     regs.gpr.rax = 0;
-    handler.resume.set(Resume::hypercall());
+    // It became idle by a hypercall, or is new: it resumes accordingly.
     sched::switch_to_thread(cpu, handler)
 }
 
@@ -177,7 +177,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
     }
     ec.in_event.set(true);
     ec.event_count.set(ec.event_count.get().wrapping_add(1));
-    if ec.kind == EcKind::Vcpu {
+    if ec.kind.is_vcpu() {
         arch::export_state(cpu, &ec, pt.mover.get(), pt.groups.get(), handler.utcb);
     } else {
         export_fault(&ec, FaultGroups(pt.groups.get()), utcb(&handler));
@@ -200,7 +200,7 @@ pub extern "C" fn reply(ec: &Ec, tag: u64, _: u64, _: u64, _: u64, _: u64) -> *c
     if cpu.helping.get() {
         return reply_slowly(handler, tag);
     }
-    if caller.kind == EcKind::Vcpu {
+    if caller.kind.is_vcpu() {
         if !arch::complete_instruction(cpu, &caller, tag, handler.utcb) {
             return reply_slowly(handler, tag);
         }
@@ -236,7 +236,7 @@ fn answered(caller: Ref<Ec>, tag: u64) {
 #[inline(never)]
 fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
     let cpu = cpu();
-    if handler.kind != EcKind::Handler {
+    if handler.kind != Kind::Handler {
         return fail(handler, Status::BadHypercall);
     }
     let Some(caller) = handler.caller.get() else {
@@ -245,7 +245,11 @@ fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
     };
     let in_event = caller.in_event.get();
     unlink(handler, caller);
-    if caller.kind == EcKind::Vcpu {
+    if caller.kind.is_vcpu() {
+        if !cpu.helping.get() && arch::complete_late(cpu, &caller, tag, handler.utcb) {
+            cpu.current.set(caller);
+            return caller.as_ptr();
+        }
         arch::import_state(cpu, &caller, tag, handler.utcb);
     } else if in_event {
         import_fault(&caller, FaultGroups(tag), utcb(&handler));
@@ -297,7 +301,7 @@ fn pass_items(from: &Ec, to: &Ec, tag: MsgTag) {
 pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
     let Some((end, _)) = sched::end_of_chain(ec) else { return EcActivity::Runs };
     // A server in another domain is none of the viewer's business.
-    if end.kind != EcKind::Vcpu && end.pd == ec.pd {
+    if !end.kind.is_vcpu() && end.pd == ec.pd {
         export_fault(&end, FaultGroups::STATE, utcb(viewer));
     }
     match end.state.get() {

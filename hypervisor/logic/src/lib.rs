@@ -6,13 +6,16 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`frames`] | how the rest reaches table pages |
+//! | [`buddy`] | free pages, in blocks of one, two and four |
 //! | [`paging`] | page tables for ring 3 and for guests, grants between them |
 //! | [`physical`] | the space of all physical memory |
 //! | [`objects`] | capability tables |
 //! | [`quota`] | kernel-memory accounts |
-//! | [`sched`] | ready bitmap, budgets |
+//! | [`sched`] | ready bitmap, budgets, timeouts |
 //! | [`ipc`] | what moves between two UTCBs |
 //! | [`vmx`] | VT-x: capabilities, control negotiation, VMCS fields, exit reasons |
+//! | [`svm`] | AMD-V: capabilities, VMCB fields, intercepts, exit codes and what they tell |
+//! | [`tags`] | tags of TLB entries: ASIDs, VPIDs |
 //! | [`acpi`] | interrupt topology out of the firmware's tables |
 //! | [`elf`] | program headers |
 //! | [`list`] | a vector of fixed capacity |
@@ -23,6 +26,7 @@
 extern crate std;
 
 pub mod acpi;
+pub mod buddy;
 pub mod elf;
 pub mod frames;
 pub mod ipc;
@@ -32,6 +36,8 @@ pub mod paging;
 pub mod physical;
 pub mod quota;
 pub mod sched;
+pub mod svm;
+pub mod tags;
 pub mod vmx;
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
 
 use hypervisor_logic::acpi::MachineInfo;
-use hypervisor_logic::vmx::Controls;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 use super::memory::{Map, Physical};
 use crate::arch::cpu::{self, Block};
 use crate::arch::timer::{Calibration, Timer};
-use crate::arch::{entry, fpu, gdt, idt, ioapic, kernel_map, lapic, msr, port, space, timer, vmx};
+use crate::arch::vendor::Virtualization;
+use crate::arch::{
+    entry, fpu, gdt, idt, ioapic, kernel_map, lapic, msr, port, space, timer, vendor,
+};
 use crate::mem::{pool, virt};
 use crate::object::Ref;
 use crate::object::ec::Ec;
@@ -112,7 +114,12 @@ fn out_of_memory() -> ! {
 }
 
 /// Turns on what the kernel needs of this CPU, finds the interrupt controllers, and measures time.
-pub fn start(map: &Map, physical: &Physical, features: &Features, controls: &Controls) -> Machine {
+pub fn start(
+    map: &Map,
+    physical: &Physical,
+    features: &Features,
+    virtualization: &Virtualization,
+) -> Machine {
     set_control_registers(features);
     fpu::init(features.xsave);
     idt::build(pool::alloc().unwrap_or_else(|| out_of_memory()));
@@ -124,17 +131,10 @@ pub fn start(map: &Map, physical: &Physical, features: &Features, controls: &Con
         virt(page).copy_from_nonoverlapping(code.as_ptr(), code.len());
     }
     let host_shift = if features.huge_pages { 30 } else { 21 };
-    let guest_shift = if controls.ept_1g {
-        30
-    } else if controls.ept_2m {
-        21
-    } else {
-        12
-    };
-    space::init(map.template, page, host_shift, guest_shift);
+    space::init(map.template, page, host_shift, virtualization.largest_page);
     let mut machine = interrupt_controllers(map, physical, features);
-    if !vmx::enable(controls) {
-        refuse(format_args!("VMXON fails although VT-x is there"));
+    if !vendor::enable() {
+        refuse(format_args!("{} is there, but cannot be turned on", virtualization.name));
     }
     machine.install(map, physical, features);
     machine
@@ -157,7 +157,7 @@ fn set_control_registers(features: &Features) {
         | Cr0Flags::ALIGNMENT_MASK
         | Cr0Flags::PAGING;
     // SAFETY: 64-bit mode with paging as before; what is added protects the kernel or concerns the FPU, which it does not use.
-    // SYSCALL stays off: its registers belong to guests.
+    // SYSCALL stays off unless it is the system call.
     unsafe {
         Cr4::write(cr4);
         Cr0::write(cr0);
@@ -241,9 +241,6 @@ pub fn finish(block: &'static Block) {
     unsafe {
         gdt::load(block);
         idt::load();
-        msr::SYSENTER_CS.write(u64::from(gdt::KERNEL_CODE));
-        msr::SYSENTER_ESP.write(block.cpu.stack_top());
-        msr::SYSENTER_EIP.write(entry::sysenter_address());
+        vendor::finish(block);
     }
-    vmx::flush_all();
 }

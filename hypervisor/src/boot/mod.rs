@@ -32,15 +32,15 @@ fn main(info: &'static mut BootInfo) -> ! {
     log::open_serial();
     open_screen(info);
     println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
-    let controls = match arch::vmx::probe() {
-        Ok(controls) => controls,
+    let virtualization = match arch::vendor::probe() {
+        Ok(virtualization) => virtualization,
         Err(refusal) => refuse(format_args!("{refusal}")),
     };
     let features = machine::Features::read();
     let physical = memory::Physical::new(info);
     let map = memory::take_pool(info, &physical);
-    let machine = machine::start(&map, &physical, &features, controls);
-    let start = root::prepare(info, &map, &physical, &machine, controls);
+    let machine = machine::start(&map, &physical, &features, &virtualization);
+    let start = root::prepare(info, &map, &physical, &machine, &virtualization);
     // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
     unsafe {
         core::arch::asm!(

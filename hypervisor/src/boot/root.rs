@@ -3,7 +3,7 @@
 use abi::bundle::{Bundle, ROOT};
 use abi::cap::{MemRights, Perms, own, root};
 use abi::hip::{self, Hip, MAX_REGIONS, Region, RegionKind};
-use abi::hypercall::{EcKind, PRIORITIES};
+use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegionKind, PixelFormat};
@@ -11,15 +11,15 @@ use hypervisor_logic::acpi::PhysRead;
 use hypervisor_logic::elf::Elf;
 use hypervisor_logic::physical::PhysicalSpace;
 use hypervisor_logic::sched::Budget;
-use hypervisor_logic::vmx::Controls;
 use spin::Once;
 
 use super::machine::Machine;
 use super::memory::{Map, Physical};
+use crate::arch::vendor::Virtualization;
 use crate::arch::{self, Resume, Vcpu, bitmaps, fpu, space};
 use crate::log;
 use crate::mem::{pool, virt};
-use crate::object::ec::{Birth, Ec, Frame};
+use crate::object::ec::{Birth, Ec, Frame, Kind};
 use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
@@ -57,7 +57,7 @@ pub fn prepare(
     map: &Map,
     physical: &Physical,
     machine: &Machine,
-    controls: &Controls,
+    virtualization: &Virtualization,
 ) -> &'static Start {
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
@@ -100,7 +100,7 @@ pub fn prepare(
     // The page itself is charged before the number is written into it.
     let page = need(pd.account.take_page().ok_or(()));
     kernel_page(pd, &host, ROOT_HIP, page, MemRights::R);
-    write_hip(page, info, map, physical, machine, controls, pd, image_start);
+    write_hip(page, info, map, physical, machine, virtualization, pd, image_start);
     START.call_once(|| Start { cr3: pd.cr3.get(), sc })
 }
 
@@ -261,7 +261,7 @@ fn start_thread(pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
     frame.gpr.rsi = ROOT_UTCB;
     let birth = Birth {
         pd,
-        kind: EcKind::Thread,
+        kind: Kind::Thread,
         cpu: 0,
         events: 0,
         utcb: virt(utcb).cast(),
@@ -277,7 +277,7 @@ fn start_thread(pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
 fn make_idle(machine: &Machine, pd: Ref<Pd>) {
     let birth = Birth {
         pd,
-        kind: EcKind::Thread,
+        kind: Kind::Thread,
         cpu: 0,
         events: 0,
         utcb: core::ptr::null_mut(),
@@ -299,7 +299,7 @@ fn write_hip(
     map: &Map,
     physical: &Physical,
     machine: &Machine,
-    controls: &Controls,
+    virtualization: &Virtualization,
     pd: Ref<Pd>,
     image_start: u64,
 ) {
@@ -321,9 +321,13 @@ fn write_hip(
         copy.fill(0);
     }
     hip.quota = pd.account.level().0;
-    hip.features = if controls.ept_1g { hip::features::GUEST_1G_PAGES } else { 0 }
-        | if fpu::has_xsave() { hip::features::XSAVE } else { 0 }
-        | if cfg!(feature = "counters") { hip::features::COUNTERS } else { 0 };
+    let lengths = virtualization.tells_lengths;
+    hip.features =
+        if virtualization.largest_page >= 30 { hip::features::GUEST_1G_PAGES } else { 0 }
+            | if lengths { hip::features::INSTRUCTION_LENGTH } else { 0 }
+            | if virtualization.tells_addresses { hip::features::LINEAR_ADDRESS } else { 0 }
+            | if fpu::has_xsave() { hip::features::XSAVE } else { 0 }
+            | if cfg!(feature = "counters") { hip::features::COUNTERS } else { 0 };
     hip.framebuffer = framebuffer(info, physical);
     let mut count = 0;
     let mut add = |base: u64, end: u64, kind: RegionKind| {

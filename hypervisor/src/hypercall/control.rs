@@ -1,7 +1,7 @@
 //! Acting on objects.
 
 use abi::cap::{Perms, Selector};
-use abi::hypercall::{EcKind, EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
+use abi::hypercall::{EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
 
 use super::{Args, Outcome, Values, fail};
 use crate::arch::cpu::{Cpu, cpu};
@@ -82,7 +82,7 @@ pub fn ec(caller: Ref<Ec>, args: Args) -> Outcome {
     let ec = lookup::<Ec>(&caller.pd, args.selector, Perms::EC_CTRL)?;
     match args.flags {
         flags if flags == EcOp::Recall as u8 => {
-            if ec.kind != EcKind::Vcpu {
+            if !ec.kind.is_vcpu() {
                 return Err(Status::BadParam);
             }
             arch::recall(ec);

@@ -4,7 +4,7 @@
 //! into the caller's table; and on a failure gives back what it took.
 
 use abi::cap::{Perms, Selector, SpaceKind};
-use abi::hypercall::{EcKind, Status};
+use abi::hypercall::Status;
 use abi::layout::{PAGE_SIZE, USER_TOP};
 use hypervisor_logic::sched::Budget;
 
@@ -12,7 +12,7 @@ use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
 use crate::arch::{self, Resume, Vcpu};
 use crate::mem::virt;
-use crate::object::ec::{Birth, Ec, Frame};
+use crate::object::ec::{Birth, Ec, Frame, Kind};
 use crate::object::pd::Pd;
 use crate::object::pt::Pt;
 use crate::object::sc::Sc;
@@ -84,9 +84,9 @@ pub fn space(caller: &Pd, args: Args) -> Outcome {
 pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
     let kind = match args.a2 as u8 {
-        0 => EcKind::Thread,
-        1 => EcKind::Handler,
-        2 => EcKind::Vcpu,
+        0 => Kind::Thread,
+        1 => Kind::Handler,
+        2 => Kind::Vcpu(arch::vendor()),
         _ => return Err(Status::BadParam),
     };
     let number = u32::from((args.a2 >> 8) as u16);
@@ -98,7 +98,7 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     }
     let events = (args.a2 >> 32) as Selector;
     let at = vacant(caller, args.a1)?;
-    if kind == EcKind::Vcpu {
+    if kind.is_vcpu() {
         vcpu(cpu, caller, pd, at, events, args)
     } else {
         thread(cpu, caller, pd, at, kind, events, args)
@@ -110,7 +110,7 @@ fn thread(
     caller: &Pd,
     pd: Ref<Pd>,
     at: Selector,
-    kind: EcKind,
+    kind: Kind,
     events: Selector,
     args: Args,
 ) -> Outcome {
@@ -191,7 +191,7 @@ fn vcpu(
     }
     let birth = Birth {
         pd,
-        kind: EcKind::Vcpu,
+        kind: Kind::Vcpu(arch::vendor()),
         cpu: cpu.number,
         events,
         utcb: core::ptr::null_mut(),
@@ -217,7 +217,7 @@ fn vcpu(
         }
         return Err(status);
     }
-    arch::vmx::vcpu::init(ec, &guest, ports.as_deref())?;
+    arch::vcpu::init(ec, &guest, ports.as_deref());
     Ok(Values::NONE)
 }
 
@@ -230,7 +230,7 @@ pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if args.a4 < sched::least_budget() || (args.a5 != 0 && args.a4 > args.a5) {
         return Err(Status::BadParam);
     }
-    if ec.kind == EcKind::Handler || ec.has_sc.get() {
+    if ec.kind == Kind::Handler || ec.has_sc.get() {
         return Err(Status::Busy);
     }
     if ec.cpu != cpu.number {
@@ -248,7 +248,7 @@ pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
 pub fn pt(caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
     let handler = lookup::<Ec>(caller, selector(args.a2)?, Perms::EC_BIND_PT)?;
-    if handler.kind != EcKind::Handler || args.a3 >= USER_TOP {
+    if handler.kind != Kind::Handler || args.a3 >= USER_TOP {
         return Err(Status::BadParam);
     }
     let pt = Pt::new(pd, handler, args.a3, args.a4, args.a5);

@@ -8,7 +8,7 @@ use abi::hypercall::Status;
 use abi::layout::{PAGE_SHIFT, USER_TOP};
 use hypervisor_logic::objects::ObjectTable;
 use hypervisor_logic::paging;
-use hypervisor_logic::paging::{Flush, MapError, Progress};
+use hypervisor_logic::paging::{Flush, MapError, Progress, Source};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
@@ -59,7 +59,7 @@ pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             })?;
             Ok(Values::progress(done, count))
         }
-        _ => memory(&source, &target, [from, to, count], MemRights(args.a5 as u32)),
+        _ => memory(cpu, &source, &target, [from, to, count], MemRights(args.a5 as u32)),
     }
 }
 
@@ -100,65 +100,47 @@ fn capabilities(
 }
 
 fn memory(
+    cpu: &Cpu,
     source: &Space,
+    target: &Space,
+    range: [u64; 3],
+    rights: MemRights,
+) -> Outcome {
+    match &source.table {
+        Table::Physical(physical) => memory_from(cpu, *physical, target, range, rights),
+        Table::Host(host) => memory_from(cpu, host, target, range, rights),
+        _ => Err(Status::BadParam),
+    }
+}
+
+fn memory_from<S: Source>(
+    cpu: &Cpu,
+    source: &S,
     target: &Space,
     [from, to, count]: [u64; 3],
     rights: MemRights,
 ) -> Outcome {
-    let mut tables = Tables(&target.pd.account);
+    let account = &target.pd.account;
     let rights = rights.intersection(MemRights::RWX.union(MemRights::UNCACHED));
-    if matches!(target.table, Table::Host(_))
-        && to.checked_add(count).is_none_or(|end| end > USER_PAGES)
-    {
-        return Err(Status::BadParam);
-    }
-    let done = match (&source.table, &target.table) {
-        (Table::Physical(source), Table::Host(table)) => paging::grant(
-            *source,
-            &mut tables,
-            &mut arch::space::host(table.root),
-            from,
-            to,
-            count,
-            rights,
-        ),
-        (Table::Physical(source), Table::Guest(table)) => paging::grant(
-            *source,
-            &mut tables,
-            &mut arch::space::guest(table.root),
-            from,
-            to,
-            count,
-            rights,
-        ),
-        (Table::Host(source), Table::Host(table)) => paging::grant(
-            source,
-            &mut tables,
-            &mut arch::space::host(table.root),
-            from,
-            to,
-            count,
-            rights,
-        ),
-        (Table::Host(source), Table::Guest(table)) => paging::grant(
-            source,
-            &mut tables,
-            &mut arch::space::guest(table.root),
-            from,
-            to,
-            count,
-            rights,
-        ),
+    let done = match &target.table {
+        Table::Host(_) if to.checked_add(count).is_none_or(|end| end > USER_PAGES) => {
+            return Err(Status::BadParam);
+        }
+        Table::Host(table) => {
+            let mut table = arch::space::host(table.root);
+            paging::grant(source, &mut Tables(account), &mut table, from, to, count, rights)
+        }
+        Table::Guest(table) => table.grant(source, account, [from, to, count], rights),
         _ => return Err(Status::BadParam),
     };
-    settle(target, done, count)
+    settle(cpu, target, done, count)
 }
 
 /// Flushes what has to be, and reports how far an operation came.
-fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
+fn settle(cpu: &Cpu, space: &Space, done: Progress, count: u64) -> Outcome {
     if done.flush == Flush::Needed {
         match space.table {
-            Table::Guest(_) => arch::vmx::flush_guest(),
+            Table::Guest(_) => arch::flush_guest(cpu),
             _ => arch::space::flush_host(),
         }
     }
@@ -209,11 +191,11 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         }
         Table::Host(table) => {
             let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);
-            settle(&space, done, count)
+            settle(cpu, &space, done, count)
         }
         Table::Guest(table) => {
-            let done = arch::space::guest(table.root).revoke(&mut tables, first, count, remove);
-            settle(&space, done, count)
+            let done = table.revoke(&space.pd.account, first, count, remove);
+            settle(cpu, &space, done, count)
         }
         Table::Physical(_) => Err(Status::BadParam),
     }

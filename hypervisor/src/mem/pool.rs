@@ -1,52 +1,47 @@
-//! The page pool: a free list through the free pages.
+//! The page pool: blocks of one, two and four pages, out of memory that is mapped in the window.
 
+use hypervisor_logic::buddy::{Buddy, Memory};
 use spin::Mutex;
 
 use super::{PAGE, virt};
 
-struct Pool {
-    head: u64,
-    free: u64,
+static POOL: Mutex<Buddy> = Mutex::new(Buddy::new());
+
+/// The allocator's own memory: bitmaps and free blocks. Only its lock's holder touches them.
+struct Window;
+
+impl Memory for Window {
+    #[inline(always)]
+    fn read(&self, address: u64) -> u64 {
+        // SAFETY: the allocator reads only what was donated and is not taken, by the word.
+        unsafe { virt(address).cast::<u64>().read() }
+    }
+
+    #[inline(always)]
+    fn write(&mut self, address: u64, value: u64) {
+        // SAFETY: as above, and nobody else uses that memory.
+        unsafe { virt(address).cast::<u64>().write(value) };
+    }
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { head: 0, free: 0 });
-
-/// Gives `pages` pages from `base` on to the pool. They must be mapped in the window.
+/// Gives `pages` pages from `base` on to the pool, which keeps the first of them, one in 32,768, for itself. They must be
+/// mapped in the window. Returns whether the pool could use them; it remembers
+/// [`RANGES`](hypervisor_logic::buddy::RANGES) ranges.
 ///
 /// # Safety
 /// Nobody else may use that memory, now or later.
-pub unsafe fn donate(base: u64, pages: u64) {
-    let mut pool = POOL.lock();
-    for page in (0..pages).rev() {
-        let pa = base + page * PAGE as u64;
-        // SAFETY: the caller hands over memory that is mapped in the window.
-        unsafe { virt(pa).cast::<u64>().write(pool.head) };
-        pool.head = pa;
-    }
-    pool.free += pages;
+pub unsafe fn donate(base: u64, pages: u64) -> bool {
+    POOL.lock().donate(&mut Window, base, pages).is_ok()
 }
 
 /// Pages that are free.
 pub fn free_pages() -> u64 {
-    POOL.lock().free
+    POOL.lock().free_pages()
 }
 
 /// Takes a page out and zeroes it: its physical address.
 pub fn alloc() -> Option<u64> {
-    let pa = {
-        let mut pool = POOL.lock();
-        let pa = pool.head;
-        if pa == 0 {
-            return None;
-        }
-        // SAFETY: `pa` heads the free list, so it is a mapped page whose first word is the link.
-        pool.head = unsafe { virt(pa).cast::<u64>().read() };
-        pool.free -= 1;
-        pa
-    };
-    // SAFETY: the page just left the free list: it is mapped and nobody else has it.
-    unsafe { virt(pa).write_bytes(0, PAGE) };
-    Some(pa)
+    alloc_block(0)
 }
 
 /// Puts a page back.
@@ -54,9 +49,23 @@ pub fn alloc() -> Option<u64> {
 /// # Safety
 /// `pa` came from [`alloc`] and nothing refers to it any more.
 pub unsafe fn free(pa: u64) {
-    let mut pool = POOL.lock();
-    // SAFETY: the caller gives back a page of the pool, which is mapped in the window.
-    unsafe { virt(pa).cast::<u64>().write(pool.head) };
-    pool.head = pa;
-    pool.free += 1;
+    // SAFETY: passed on to the caller.
+    unsafe { free_block(pa, 0) };
+}
+
+/// Takes out `1 << order` pages in one piece, aligned to its size, and zeroes them: their physical address. `order` is at
+/// most 2.
+pub fn alloc_block(order: u32) -> Option<u64> {
+    let pa = POOL.lock().alloc(&mut Window, order)?;
+    // SAFETY: the block has just left the free lists: it is mapped and nobody else has it.
+    unsafe { virt(pa).write_bytes(0, PAGE << order) };
+    Some(pa)
+}
+
+/// Puts `1 << order` pages back.
+///
+/// # Safety
+/// `pa` came from [`alloc_block`] with the same `order` and nothing refers to the block any more.
+pub unsafe fn free_block(pa: u64, order: u32) {
+    POOL.lock().free(&mut Window, pa, order);
 }

@@ -2,14 +2,13 @@
 
 use abi::cap::{ObjectType, Selector};
 use abi::fault::Gprs;
-use abi::hypercall::EcKind;
 use abi::utcb::Utcb;
 
 use super::pd::Pd;
 use super::sc::Sc;
 use super::sm::Wait;
 use super::{Header, Object, Ref};
-use crate::arch::{Resume, Vcpu};
+use crate::arch::{Resume, Vcpu, Vendor};
 use crate::sched::timeout::Timeout;
 use crate::sync::Local;
 
@@ -40,6 +39,25 @@ pub enum State {
     Blocked,
     /// It will never run again.
     Dead,
+}
+
+/// What a context is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Has its own time.
+    Thread,
+    /// Serves portals, on the time of its callers.
+    Handler,
+    /// A virtual CPU, and what runs it: known with the same comparison.
+    Vcpu(Vendor),
+}
+
+impl Kind {
+    /// Whether it is a virtual CPU.
+    #[inline(always)]
+    pub const fn is_vcpu(self) -> bool {
+        matches!(self, Self::Vcpu(_))
+    }
 }
 
 /// What a context still has to do before it goes on.
@@ -84,7 +102,7 @@ pub struct Ec {
     /// Events it has had.
     pub event_count: Local<u64>,
     /// What it is.
-    pub kind: EcKind,
+    pub kind: Kind,
     /// The CPU it is bound to.
     pub cpu: u32,
     /// Unfinished business.
@@ -111,7 +129,7 @@ pub struct Birth {
     /// Its domain.
     pub pd: Ref<Pd>,
     /// What it is.
-    pub kind: EcKind,
+    pub kind: Kind,
     /// Its CPU.
     pub cpu: u32,
     /// First selector of its event portals.
@@ -140,11 +158,7 @@ impl Ec {
             cr3: Local::new(birth.pd.cr3.get()),
             pd: birth.pd,
             entry_sp: birth.entry_sp,
-            state: Local::new(if birth.kind == EcKind::Handler {
-                State::Idle
-            } else {
-                State::Ready
-            }),
+            state: Local::new(if birth.kind == Kind::Handler { State::Idle } else { State::Ready }),
             caller: Local::new(None),
             callee: Local::new(None),
             in_event: Local::new(false),

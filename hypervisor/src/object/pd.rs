@@ -143,6 +143,28 @@ impl Account {
         self.quota().give(1);
     }
 
+    /// `1 << order` zeroed pages in one piece, aligned to its size: their physical address. `order` is at most 2.
+    pub fn take_block(&self, order: u32) -> Option<u64> {
+        let pages = 1_u64.checked_shl(order)?;
+        self.quota().take(pages).ok()?;
+        let block = pool::alloc_block(order);
+        if block.is_none() {
+            self.quota().give(pages);
+        }
+        block
+    }
+
+    /// Returns a block.
+    ///
+    /// # Safety
+    /// The block came from [`Account::take_block`] of the same account with the same `order` and nothing refers to it any
+    /// more.
+    pub unsafe fn give_block(&self, block: u64, order: u32) {
+        // SAFETY: passed on to the caller.
+        unsafe { pool::free_block(block, order) };
+        self.quota().give(1 << order);
+    }
+
     /// A zeroed slot of at least `size` bytes.
     pub fn alloc(&self, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: `Local`, and `Slabs` only calls back for pages.

@@ -3,7 +3,7 @@
 use abi::cap::{ObjectType, SpaceKind};
 use abi::hypercall::Status;
 use hypervisor_logic::objects::ObjectTable;
-use hypervisor_logic::paging::{Ept, Host, PageTable};
+use hypervisor_logic::paging::{Host, PageTable};
 use hypervisor_logic::physical::PhysicalSpace;
 
 use super::pd::Pd;
@@ -28,7 +28,7 @@ pub enum Table {
     /// Ring-3 page tables.
     Host(PageTable<Host>),
     /// Second-level page tables.
-    Guest(PageTable<Ept>),
+    Guest(arch::space::GuestTable),
     /// I/O permission bitmap.
     Port(arch::PortBitmap),
     /// MSR permission bitmap.
@@ -54,9 +54,9 @@ impl Space {
         let table = match kind {
             SpaceKind::Object => Table::Object(ObjectTable::new(&mut tables).ok_or(Status::Quota)?),
             SpaceKind::Host => Table::Host(arch::space::new_host(&pd.account)?),
-            SpaceKind::Guest => Table::Guest(
-                PageTable::new(arch::space::guest_format(), &mut tables).ok_or(Status::Quota)?,
-            ),
+            SpaceKind::Guest => {
+                Table::Guest(arch::space::GuestTable::new(&pd.account).ok_or(Status::Quota)?)
+            }
             SpaceKind::Port => Table::Port(arch::PortBitmap::new(&pd.account)?),
             SpaceKind::Msr => Table::Msr(arch::MsrBitmap::new(&pd.account)?),
             SpaceKind::Physical => return Err(Status::BadParam),
@@ -107,7 +107,7 @@ impl Table {
         match self {
             Self::Object(table) => table.destroy(&mut tables),
             Self::Host(table) => table.destroy(&mut tables),
-            Self::Guest(table) => table.destroy(&mut tables),
+            Self::Guest(table) => table.destroy(&pd.account),
             Self::Port(bitmap) => bitmap.free(&pd.account),
             Self::Msr(bitmap) => bitmap.free(&pd.account),
             Self::Physical(_) => {}

@@ -234,10 +234,13 @@ pub fn refresh_timer(cpu: &Cpu) {
     cpu.timer.program(cpu.slice_end.get().min(cpu.timeouts.next()));
 }
 
-/// The timer fired: does what is due, and asks for a decision if the running budget is used up.
+/// The timer fired: does some of what is due, and asks for a decision if the running budget is used up.
 pub fn tick(cpu: &Cpu) {
+    /// How many timeouts are served with interrupts off.
+    const AT_ONCE: usize = 8;
     let now = arch::tsc();
-    while let Some(owner) = cpu.timeouts.expired(now) {
+    for _ in 0..AT_ONCE {
+        let Some(owner) = cpu.timeouts.expired(now) else { break };
         match owner {
             Owner::Sc(sc) => make_ready(cpu, sc),
             Owner::Ec(ec) => match ec.wait.get().sm {
@@ -253,6 +256,7 @@ pub fn tick(cpu: &Cpu) {
         // Preempting charges the time, and deciding puts it behind its equals or lets it wait.
         cpu.reschedule.set(true);
     }
+    // If more is due, its time is past and the timer fires as soon as interrupts are on.
     refresh_timer(cpu);
 }
 

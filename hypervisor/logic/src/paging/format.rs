@@ -211,3 +211,60 @@ impl Format for Ept {
         MemRights((entry & Self::RWX) as u32 | uncached)
     }
 }
+
+/// Nested page tables: the entries of [`Host`], walked as for an access in user mode whatever the
+/// guest's mode is (APM 2 15.25.5).
+///
+/// What is not uncached is entry 0 of the host's PAT, write-back, and the guest's PAT counts (APM 2
+/// 15.25.8). No-execute is only honoured if the host had EFER.NXE set when it entered the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Npt {
+    /// Shift of the largest leaf: 12, 21 or 30.
+    pub max_leaf_shift: u32,
+}
+
+impl Npt {
+    const fn entries(self) -> Host {
+        Host { max_leaf_shift: self.max_leaf_shift, nx: true }
+    }
+}
+
+impl Format for Npt {
+    const PAGES: u64 = 1 << 36;
+    const PINS: bool = false;
+
+    #[inline]
+    fn max_leaf_shift(self) -> u32 {
+        self.max_leaf_shift
+    }
+
+    #[inline]
+    fn reaches(self, va: u64) -> bool {
+        va >> 48 == 0
+    }
+
+    #[inline]
+    fn table(self, page: u64) -> u64 {
+        self.entries().table(page)
+    }
+
+    #[inline]
+    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
+        self.entries().leaf(pa, shift, MemRights(rights.0 & !PINNED.0))
+    }
+
+    #[inline]
+    fn present(self, entry: u64) -> bool {
+        self.entries().present(entry)
+    }
+
+    #[inline]
+    fn is_table(self, entry: u64, shift: u32) -> bool {
+        self.entries().is_table(entry, shift)
+    }
+
+    #[inline]
+    fn rights(self, entry: u64) -> MemRights {
+        self.entries().rights(entry)
+    }
+}

@@ -13,7 +13,7 @@ mod grant;
 mod table;
 mod walk;
 
-pub use format::{Ept, Format, Host};
+pub use format::{Ept, Format, Host, Npt};
 pub use grant::{Cursor, Extent, Run, Source, grant};
 pub use table::{Mapping, PageTable};
 

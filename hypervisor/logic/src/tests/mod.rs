@@ -2,6 +2,7 @@
 #![allow(unused_must_use)]
 
 mod acpi;
+mod buddy;
 mod elf;
 mod grants;
 mod ipc;
@@ -12,5 +13,10 @@ mod paging_model;
 mod physical;
 mod quota;
 mod sched;
+mod svm;
+mod svm_exits;
+mod svm_negotiate;
+mod tags;
+mod timeouts;
 mod vmx;
 mod vmx_models;

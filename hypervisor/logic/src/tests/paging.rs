@@ -1,10 +1,11 @@
 use crate::frames::Frames;
 use crate::frames::pool::Pool;
-use crate::paging::{Ept, Flush, Format, Host, MapError, PINNED, PageTable};
+use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable};
 use abi::cap::MemRights;
 
 const HOST: Host = Host { max_leaf_shift: 30, nx: true };
 const EPT: Ept = Ept { max_leaf_shift: 30 };
+const NPT: Npt = Npt { max_leaf_shift: 30 };
 
 #[test]
 fn host_entries_are_those_of_the_manual() {
@@ -29,6 +30,23 @@ fn ept_entries_are_those_of_the_manual() {
     assert_eq!(EPT.leaf(0x1000, 12, MemRights::X), 0);
     assert_eq!(EPT.leaf(0x1000, 12, MemRights::W), 0);
     assert_eq!(EPT.table(0x8000), 0x8107);
+}
+
+#[test]
+fn npt_entries_are_those_of_the_manual() {
+    // APM 2 5.3.3: NX 63, leaf 7, D 6, A 5, PCD 4, PWT 3, U/S 2, R/W 1, P 0.
+    assert_eq!(NPT.leaf(0x1234_5000, 12, MemRights::RWX), 0x1234_5067);
+    assert_eq!(NPT.leaf(0x1234_5000, 12, MemRights::R), 1 << 63 | 0x1234_5065);
+    assert_eq!(NPT.leaf(0x20_0000, 21, MemRights::RX), 0x20_00e5);
+    assert_eq!(NPT.leaf(0x4000_0000, 30, MemRights::RW), 1 << 63 | 0x4000_00e7);
+    let uncached = MemRights::RW.union(MemRights::UNCACHED);
+    assert_eq!(NPT.leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
+    assert_eq!(NPT.leaf(0x1000, 12, MemRights::W), 0);
+    assert_eq!(NPT.leaf(0x1000, 12, MemRights::X), 0);
+    assert_eq!(NPT.leaf(0x1000, 12, MemRights::R.union(PINNED)), 1 << 63 | 0x1065);
+    assert_eq!(NPT.table(0x8000), 0x8027);
+    // Guest-physical addresses are not sign-extended.
+    assert!(NPT.reaches((1 << 48) - 1) && !NPT.reaches(1 << 48) && !NPT.reaches(u64::MAX));
 }
 
 #[test]

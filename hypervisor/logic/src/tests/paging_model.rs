@@ -2,7 +2,7 @@
 //! replayed for one page.
 
 use crate::frames::pool::Pool;
-use crate::paging::{Ept, Flush, Format, Host, MapError, PINNED, PageTable, grant};
+use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable, grant};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;
 use proptest::prelude::*;
@@ -305,5 +305,14 @@ proptest! {
         to in shift(),
     ) {
         run(Ept { max_leaf_shift: to }, Host { max_leaf_shift: from, nx: true }, &ops, limit);
+    }
+    #[test]
+    fn npt_follows_the_model(
+        ops in prop::collection::vec(op(), 1..12),
+        limit in prop_oneof![Just(10_000_usize), 2..24_usize],
+        from in shift(),
+        to in shift(),
+    ) {
+        run(Npt { max_leaf_shift: to }, Host { max_leaf_shift: from, nx: true }, &ops, limit);
     }
 }

@@ -19,6 +19,8 @@
 //! The GDT stands before the large hole because VM exits leave its limit at 0xffff (SDM 3C 28.5.2): a task that loads
 //! a selector beyond the end finds unmapped memory.
 
+use hypervisor_logic::tags::Tags;
+
 use super::gdt::{self, TaskState};
 use super::timer::Timer;
 use crate::mem::pool;
@@ -76,6 +78,12 @@ pub struct Cpu {
     pub spurious: Local<u64>,
     /// The timer.
     pub timer: Timer,
+    /// Physical page of what every exit of AMD-V has to bring back.
+    pub host_state: Local<u64>,
+    /// Tags of this CPU's translations for guests.
+    tags: Local<Tags>,
+    /// Top of the kernel stack.
+    pub stack_top: u64,
     /// Who could run.
     pub ready: ReadyQueue,
     /// What is due when.
@@ -141,9 +149,12 @@ const fn address(number: u32) -> u64 {
 }
 
 impl Cpu {
-    /// Top of this CPU's kernel stack.
-    pub fn stack_top(&self) -> u64 {
-        address(self.number) + STACK_TOP
+    /// The tags of this CPU.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub fn tags(&self) -> &mut Tags {
+        // SAFETY: `Local` belongs to this CPU, and no caller keeps the reference.
+        unsafe { &mut *self.tags.as_ptr() }
     }
 
     /// The context that waits for interrupts.
@@ -167,6 +178,7 @@ pub fn install(
         map(base + offset, pool::alloc()?)?;
     }
     idle.kernel_stack.set(base + STACK_TOP);
+    let host_state = pool::alloc()?;
     let block = base as *mut Block;
     // SAFETY: the pages were just mapped, and nobody else knows of them. The holes between the fields are not written.
     unsafe {
@@ -186,6 +198,9 @@ pub fn install(
             nmis: Local::new(0),
             spurious: Local::new(0),
             timer,
+            host_state: Local::new(host_state),
+            tags: Local::new(Tags::new(super::vendor::tags())),
+            stack_top: base + STACK_TOP,
             ready: ReadyQueue::new(),
             timeouts: Timeouts::new(),
             idle,

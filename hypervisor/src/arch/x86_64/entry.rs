@@ -5,17 +5,21 @@
 //!
 //! | entry | from | saves | calls |
 //! |---|---|---|---|
-//! | `sysenter_entry` | ring 3, `SYSENTER` | RIP and RSP (the caller keeps nothing else) | an entry of [`crate::hypercall::TABLE`] |
+//! | `sysenter_entry`, `syscall_entry` | ring 3, VT-x and AMD-V | RIP and RSP (the caller keeps nothing else) | an entry of [`crate::hypercall::TABLE`] |
 //! | `trap_entry` | interrupts and exceptions | everything, on the kernel stack | [`super::trap::trap`] |
 //! | `vm_exit_entry` | VT-x, through the host RSP | general registers, straight into the virtual CPU | [`super::vmx::exit::vm_exit`] |
+//! | `resume_svm` goes on with it | AMD-V, behind VMRUN | the same, but RAX, which is in the VMCB | [`super::svm::exit::vm_exit`] |
 //!
-//! `SYSENTER` it is, because its MSRs are host-state fields of the VMCS: `SYSCALL`'s belong to the guest all the time and no VM exit has to
-//! switch them (`docs/src/entry-paths.md` tells what else was found).
+//! With VT-x `SYSENTER` it is, because its MSRs are host-state fields of the VMCS: `SYSCALL`'s belong to the guest all the time and no VM exit has to
+//! switch them (`docs/src/entry-paths.md` tells what else was found). With AMD-V it is `SYSCALL`: there is no `SYSENTER` in long mode, and
+//! VMSAVE and VMLOAD move its registers.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
 
 use super::cpu::{Cpu, STACK_TOP};
+use super::vcpu::Vcpu;
+use super::vendor::{Vendor, vendor};
 use crate::object::ec::{Ec, Frame};
 
 /// The address of an exit path.
@@ -25,11 +29,13 @@ pub struct Resume(u64);
 
 unsafe extern "C" {
     fn sysenter_entry();
+    fn syscall_entry();
     fn vm_exit_entry();
     fn trap_stubs();
     fn resume_hypercall();
+    fn resume_syscall();
+    fn resume_svm();
     fn resume_frame();
-    fn resume_vm();
     fn launch_vm();
     fn resume_idle();
     fn resume_never();
@@ -39,26 +45,29 @@ unsafe extern "C" {
     fn sysexit_instruction();
     fn hypercall_stub();
     fn hypercall_stub_end();
+    fn syscall_stub();
+    fn syscall_stub_end();
 }
 
 impl Resume {
     /// Return from a hypercall, or enter a portal.
-    #[inline(always)]
     pub fn hypercall() -> Self {
-        Self(resume_hypercall as *const () as u64)
+        match vendor() {
+            Vendor::Vmx => Self(resume_hypercall as *const () as u64),
+            Vendor::Svm => Self(resume_syscall as *const () as u64),
+        }
     }
     /// Restore every register from the frame.
     pub fn frame() -> Self {
         Self(resume_frame as *const () as u64)
     }
-    /// Enter the guest with VMRESUME.
-    #[inline(always)]
-    pub fn vm() -> Self {
-        Self(resume_vm as *const () as u64)
-    }
-    /// Enter the guest for the first time.
+    /// Enter the guest with VMLAUNCH; from then on with VMRESUME.
     pub fn launch() -> Self {
         Self(launch_vm as *const () as u64)
+    }
+    /// Enter the guest with VMRUN.
+    pub fn svm() -> Self {
+        Self(resume_svm as *const () as u64)
     }
     /// Wait for an interrupt.
     pub fn idle() -> Self {
@@ -73,6 +82,11 @@ impl Resume {
 /// Address of the SYSENTER entry.
 pub fn sysenter_address() -> u64 {
     sysenter_entry as *const () as u64
+}
+
+/// Address of the SYSCALL entry.
+pub fn syscall_address() -> u64 {
+    syscall_entry as *const () as u64
 }
 
 /// Lets interrupts in that wait, where ring 0 would otherwise go on for ever without: what they do to the scheduler is done when this
@@ -104,10 +118,12 @@ pub fn trap_stub_address(vector: u8) -> u64 {
 
 /// The code of the user page at [`abi::layout::HYPERCALL_PAGE`].
 pub fn hypercall_code() -> &'static [u8] {
-    let start = hypercall_stub as *const () as usize;
-    let len = hypercall_stub_end as *const () as usize - start;
+    let (start, end) = match vendor() {
+        Vendor::Vmx => (hypercall_stub as *const (), hypercall_stub_end as *const ()),
+        Vendor::Svm => (syscall_stub as *const (), syscall_stub_end as *const ()),
+    };
     // SAFETY: the two symbols enclose code in the kernel's text.
-    unsafe { core::slice::from_raw_parts(start as *const u8, len) }
+    unsafe { core::slice::from_raw_parts(start.cast(), end as usize - start as usize) }
 }
 
 /// Goes on with a context, from a stack that is not needed any more.
@@ -182,15 +198,16 @@ global_asm!(
     // SYSENTER leaves TF, NT, AC and DF as the task had them.
     "push 2",
     "popfq",
-    "mov r11, [rsp - {top} + {current}]",
     // SYSEXIT faults in ring 0 if either is not canonical: keep them in the lower half.
+    ".macro hypercall_entry stack, resume",
+    "mov r11, [rsp - {top} + {current}]",
     "shl rdx, 17",
     "shr rdx, 17",
-    "shl rcx, 17",
-    "shr rcx, 17",
+    "shl \\stack, 17",
+    "shr \\stack, 17",
     "mov [r11 + {rip}], rdx",
-    "mov [r11 + {rsp}], rcx",
-    "mov qword ptr [r11 + {resume}], offset resume_hypercall",
+    "mov [r11 + {rsp}], \\stack",
+    "mov qword ptr [r11 + {resume}], offset \\resume",
     "mov [r11 + {r10}], r10",
     "mov rcx, rdi",
     "mov rdi, r11",
@@ -203,6 +220,17 @@ global_asm!(
     "2:",
     "call {unknown}",
     "jmp [rax + {resume}]",
+    ".endm",
+    "hypercall_entry rcx, resume_hypercall",
+
+    // RSP = the task's, RCX and R11 = return address and flags of no interest, interrupts off and flags as FMASK leaves them;
+    // RDX = return address, RBX = user RSP. KERNEL_GS_BASE leads to the CPU's block; nothing else uses GS.
+    ".balign 64",
+    "syscall_entry:",
+    "swapgs",
+    "mov rsp, gs:[{stack_top}]",
+    "swapgs",
+    "hypercall_entry rbx, resume_syscall",
 
     // The page through which tasks come here: takes the return address off the stack.
     "hypercall_stub:",
@@ -210,13 +238,17 @@ global_asm!(
     "mov rcx, rsp",
     "sysenter",
     "hypercall_stub_end:",
+    "syscall_stub:",
+    "pop rdx",
+    "mov rbx, rsp",
+    "syscall",
+    "syscall_stub_end:",
 
     // ---- ring 0 to ring 3, after a hypercall ------------------------------------------------------------------------
     // Nothing of the kernel or of another domain is left in a register.
     ".balign 64",
     "resume_hypercall:",
-    "mov rdx, [rax + {rip}]",
-    "mov rcx, [rax + {rsp}]",
+    ".macro hypercall_exit",
     "mov rdi, [rax + {rdi}]",
     "mov rsi, [rax + {rsi}]",
     "mov rax, [rax + {rax}]",
@@ -225,16 +257,31 @@ global_asm!(
     "xor r8d, r8d",
     "xor r9d, r9d",
     "xor r10d, r10d",
-    "xor r11d, r11d",
     "xor r12d, r12d",
     "xor r13d, r13d",
     "xor r14d, r14d",
     "xor r15d, r15d",
+    ".endm",
+    "mov rdx, [rax + {rip}]",
+    "mov rcx, [rax + {rsp}]",
+    "xor r11d, r11d",
+    "hypercall_exit",
     // STI holds interrupts back for one more instruction.
     "sysexit_sti:",
     "sti",
     "sysexit_instruction:",
     "sysexitq",
+
+    // SYSRET takes RIP from RCX and the flags from R11. With the task's RSP in ring 0 nothing can come but an NMI, which has a
+    // stack of its own.
+    ".balign 64",
+    "resume_syscall:",
+    "mov rcx, [rax + {rip}]",
+    "mov rsp, [rax + {rsp}]",
+    "mov r11d, 0x202",
+    "xor edx, edx",
+    "hypercall_exit",
+    "sysretq",
 
     // ---- ring 0 to ring 3, all registers ------------------------------------------------------------------------------
     ".balign 16",
@@ -318,7 +365,49 @@ global_asm!(
     "enter_guest vmresume",
     ".balign 16",
     "launch_vm:",
+    "mov qword ptr [rax + {resume}], offset resume_vm",
     "enter_guest vmlaunch",
+
+    // RAX is in the VMCB. The global interrupt flag holds everything back while the stack is the register array; IF is set, so that
+    // interrupts leave the guest (APM 2 15.21.1), and VMRUN sets the global flag.
+    ".balign 64",
+    "resume_svm:",
+    "clgi",
+    "sti",
+    "lea rsp, [rax + {gpr} + 8]",
+    "mov rax, [rax + {control}]",
+    "vmload rax",
+    "pop rcx",
+    "pop rdx",
+    "pop rbx",
+    "lea rsp, [rsp + 8]",
+    "pop rbp",
+    "pop rsi",
+    "pop rdi",
+    "pop r8",
+    "pop r9",
+    "pop r10",
+    "pop r11",
+    "pop r12",
+    "pop r13",
+    "pop r14",
+    "pop r15",
+    "vmrun rax",
+    "push_upper",
+    "lea rsp, [rsp - 8]",
+    "push rbx",
+    "push rdx",
+    "push rcx",
+    "vmsave rax",
+    "lea rdi, [rsp - {gpr} - 8]",
+    "mov rsp, [rdi + {kernel_stack}]",
+    "mov rax, [rsp - {top} + {host_state}]",
+    "vmload rax",
+    // What was held back and is not an interrupt comes here.
+    "cli",
+    "stgi",
+    "call {svm_exit}",
+    "jmp [rax + {resume}]",
 
     // ---- nothing to do ---------------------------------------------------------------------------------------------------
     // An interrupt abandons this frame: it returns to some context's exit path.
@@ -358,6 +447,10 @@ global_asm!(
     table = sym crate::hypercall::TABLE,
     unknown = sym crate::hypercall::unknown,
     trap = sym super::trap::trap,
+    stack_top = const offset_of!(Cpu, stack_top),
+    host_state = const offset_of!(Cpu, host_state),
+    control = const offset_of!(Ec, vcpu) + offset_of!(Vcpu, control),
+    svm_exit = sym super::svm::exit::vm_exit,
     vm_exit = sym super::vmx::exit::vm_exit,
     vm_entry_refused = sym super::vmx::exit::vm_entry_refused,
 );

@@ -15,21 +15,24 @@ pub mod lapic;
 pub mod msr;
 pub mod port;
 pub mod space;
+pub mod svm;
 pub mod timer;
 pub mod trap;
+pub mod vcpu;
+pub mod vendor;
 pub mod vmx;
 
 pub use bitmaps::{MsrBitmap, PortBitmap};
 pub use entry::Resume;
-pub use vmx::export::{StateMover, export_state, mover};
-pub use vmx::import::import_state;
-pub use vmx::instruction::complete_instruction;
-pub use vmx::vcpu::{Vcpu, deadline_passed, recall};
+pub use vcpu::{
+    StateMover, Vcpu, complete_instruction, complete_late, deadline_passed, export_state,
+    import_state, mover, recall,
+};
+pub use vendor::{Vendor, flush_guest, vendor};
 
 use crate::object::Ref;
-use crate::object::ec::Ec;
+use crate::object::ec::{Ec, Kind};
 use crate::sched::Next;
-use abi::hypercall::EcKind;
 use cpu::Cpu;
 
 /// The time-stamp counter.
@@ -57,16 +60,16 @@ pub const fn user_flags(flags: u64) -> u64 {
 /// has to leave its guest again at once.
 #[inline(always)]
 pub fn load_context(cpu: &Cpu, ec: Ref<Ec>) -> Next {
-    if ec.kind == EcKind::Vcpu {
-        return vmx::vcpu::load(cpu, ec);
+    match ec.kind {
+        Kind::Vcpu(vendor) => vcpu::load(vendor, cpu, ec),
+        _ => Some(space::load(cpu, ec)),
     }
-    Some(space::load(cpu, ec))
 }
 
 /// Tells people what happened to a context whose event nobody takes.
 pub fn report_event(cpu: &Cpu, ec: &Ec, why: &str) {
-    if ec.kind == EcKind::Vcpu {
-        vmx::vcpu::report(cpu, ec, why);
+    if ec.kind.is_vcpu() {
+        vcpu::report(cpu, ec, why);
     } else {
         trap::report(ec, why);
     }

@@ -6,10 +6,13 @@ use abi::cap::MemRights;
 use abi::hypercall::Status;
 use abi::layout::HYPERCALL_PAGE;
 use hypervisor_logic::frames::Frames;
-use hypervisor_logic::paging::{Ept, Host, MapError, PINNED, PageTable};
+use hypervisor_logic::paging::{
+    self, Ept, Host, MapError, Npt, PINNED, PageTable, Progress, Source,
+};
 
 use super::cpu::{self, Cpu};
 use super::gdt::{IO_MAP_NONE, IO_MAP_USED};
+use super::vendor::{Vendor, vendor};
 use crate::mem::tables::{Kernel, Tables};
 use crate::object::Ref;
 use crate::object::ec::Ec;
@@ -41,9 +44,63 @@ pub fn host_format() -> Host {
     Host { max_leaf_shift: MAX_SHIFT[0].load(Ordering::Relaxed) as u32, nx: true }
 }
 
-/// How guest tables look here.
-pub fn guest_format() -> Ept {
-    Ept { max_leaf_shift: MAX_SHIFT[1].load(Ordering::Relaxed) as u32 }
+/// The tables of a guest space, in the format of the machine's extension.
+pub struct GuestTable {
+    /// Physical address of the root table.
+    pub root: u64,
+    max_leaf_shift: u32,
+}
+
+/// Does the same in the one format or the other.
+macro_rules! in_format {
+    ($guest:expr, $table:ident => $what:expr) => {{
+        let GuestTable { root, max_leaf_shift } = *$guest;
+        match vendor() {
+            Vendor::Vmx => {
+                #[allow(unused_mut)]
+                let mut $table = PageTable::from_root(root, Ept { max_leaf_shift });
+                $what
+            }
+            Vendor::Svm => {
+                #[allow(unused_mut)]
+                let mut $table = PageTable::from_root(root, Npt { max_leaf_shift });
+                $what
+            }
+        }
+    }};
+}
+
+impl GuestTable {
+    /// Empty tables, if there is memory for the root: an empty table is the same in both formats.
+    pub fn new(account: &Account) -> Option<Self> {
+        let max_leaf_shift = MAX_SHIFT[1].load(Ordering::Relaxed) as u32;
+        let table = PageTable::new(Ept { max_leaf_shift }, &mut Tables(account))?;
+        Some(Self { root: table.root, max_leaf_shift })
+    }
+
+    /// See [`paging::grant`].
+    #[inline(always)]
+    pub fn grant<S: Source>(
+        &self,
+        source: &S,
+        account: &Account,
+        [from, to, count]: [u64; 3],
+        rights: MemRights,
+    ) -> Progress {
+        in_format!(self, table => {
+            paging::grant(source, &mut Tables(account), &mut table, from, to, count, rights)
+        })
+    }
+
+    /// See [`PageTable::revoke`].
+    pub fn revoke(&self, account: &Account, first: u64, count: u64, remove: MemRights) -> Progress {
+        in_format!(self, table => table.revoke(&mut Tables(account), first, count, remove))
+    }
+
+    /// Gives all tables back. Nothing uses them any more.
+    pub fn destroy(self, account: &Account) {
+        in_format!(&self, table => table.destroy(&mut Tables(account)));
+    }
 }
 
 /// A host space with nothing but the kernel's half and the hypercall page.
@@ -65,11 +122,6 @@ pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
 /// The host tables with that root.
 pub fn host(root: u64) -> PageTable<Host> {
     PageTable::from_root(root, host_format())
-}
-
-/// The guest tables with that root.
-pub fn guest(root: u64) -> PageTable<Ept> {
-    PageTable::from_root(root, guest_format())
 }
 
 /// Maps a page of the kernel for user space, read-write, where nothing is yet.
@@ -152,12 +204,8 @@ pub fn load_ports(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     let Table::Port(bitmap) = &space.table else { return false };
     let block = cpu::block();
     if !loaded {
-        for (half, page) in bitmap.pages.iter().enumerate() {
-            // SAFETY: both halves fit the bitmap in the task state, which only this CPU reads.
-            unsafe {
-                block.io_bitmap().add(half * 4096).copy_from(crate::mem::virt(*page), 4096);
-            }
-        }
+        // SAFETY: the bitmap in the task state is as long, and only this CPU reads it.
+        unsafe { block.io_bitmap().copy_from(crate::mem::virt(bitmap.base), 65536 / 8) };
         cpu.ports.set(Some(space));
     }
     open_ports(cpu, ec);

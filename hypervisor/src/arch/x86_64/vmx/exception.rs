@@ -11,7 +11,6 @@ use super::vcpu;
 use super::vmcs;
 use crate::arch::cpu::Cpu;
 use crate::object::ec::Ec;
-use crate::println;
 
 const DEBUG: u32 = 1;
 const ALIGNMENT_CHECK: u32 = 17;
@@ -41,7 +40,7 @@ const INT1: u32 = 5;
 pub fn deliver(cpu: &Cpu, ec: &Ec, info: u32, was_delivering: bool) -> bool {
     let vector = info & 0xff;
     if vector == MACHINE_CHECK {
-        machine_check();
+        crate::arch::vcpu::machine_check();
     }
     if ec.vcpu.exceptions.get() >> vector & 1 != 0 {
         return false;
@@ -68,8 +67,7 @@ fn debug(cpu: &Cpu, ec: &Ec, info: u32) {
     const CONDITIONS: u64 = 0x600f;
     const GENERAL_DETECT: u64 = 1 << 13;
     let conditions = vmcs::read(f::EXIT_QUALIFICATION) & CONDITIONS;
-    let [d0, d1, d2, d3, d6] = vcpu::debug(cpu, ec);
-    vcpu::set_debug(ec, [d0, d1, d2, d3, d6 & !0xf | conditions]);
+    vcpu::set_dr6(ec, vcpu::dr6(cpu, ec) & !0xf | conditions);
     vmcs::write(f::GUEST_DR7, vmcs::read(f::GUEST_DR7) & !GENERAL_DETECT);
     if info >> 8 & 7 == INT1 {
         vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
@@ -82,11 +80,4 @@ fn debug(cpu: &Cpu, ec: &Ec, info: u32) {
     if shadow && stepping && vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
         vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
     }
-}
-
-/// The hardware fails while a guest runs: nothing can be trusted any more.
-fn machine_check() -> ! {
-    crate::log::take_back();
-    println!("the processor reports a machine check: the hardware is failing");
-    crate::arch::halt_forever()
 }

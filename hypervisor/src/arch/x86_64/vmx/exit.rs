@@ -4,10 +4,10 @@ use abi::vcpu::{Exit, blocking};
 use hypervisor_logic::vmx::exits::{neutral, reason};
 use hypervisor_logic::vmx::fields::field as f;
 
-use super::{exception, vmcs};
+use super::{exception, vcpu, vmcs};
 use crate::arch::cpu::{Cpu, cpu};
-use crate::arch::{Resume, entry, interrupts};
-use crate::ipc;
+use crate::arch::vcpu::{deliver, go_on};
+use crate::arch::{entry, interrupts};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sched::{self, Next};
@@ -29,11 +29,10 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let ec = Ref::of(ec);
     let reason = vmcs::read(f::EXIT_REASON);
     if reason & ENTRY_FAILED != 0 {
-        return sched::settle(cpu, deliver(cpu, ec, Exit::BadState as u8)).as_ptr();
+        return not_entered(cpu, ec);
     }
-    ec.resume.set(Resume::vm());
     // A task's page fault may overwrite it before the guest goes on.
-    ec.vcpu.cr2.set(x86_64::registers::control::Cr2::read_raw());
+    ec.vcpu.vmx.cr2.set(x86_64::registers::control::Cr2::read_raw());
     let next = match reason as u16 {
         reason::EXTERNAL_INTERRUPT => {
             interrupts::handle(cpu, vmcs::read(f::EXIT_INTERRUPTION_INFO) as u8);
@@ -48,21 +47,10 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     sched::settle(cpu, next).as_ptr()
 }
 
-#[inline(always)]
-fn deliver(cpu: &Cpu, ec: Ref<Ec>, exit: u8) -> Next {
-    ec.vcpu.last_exit.set(exit);
-    ipc::event(cpu, ec, ec.events.wrapping_add(u32::from(exit)))
-}
-
 /// The kernel has dealt with the exit: an event that was being delivered is delivered again.
 fn own(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     reinject();
     go_on(cpu, ec)
-}
-
-/// The guest goes on, unless somebody else has to run first.
-fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Next {
-    if cpu.reschedule.get() { Some(sched::preempt(cpu)) } else { sched::switch_to(cpu, ec) }
 }
 
 /// Exits that can come in the middle of an event's delivery.
@@ -128,6 +116,13 @@ fn reinject() -> bool {
 pub extern "C" fn vm_entry_refused(ec: &Ec) -> *const Ec {
     let cpu = cpu();
     let ec = Ref::of(ec);
-    ec.vcpu.entry_error.set(vmcs::read(f::VM_INSTRUCTION_ERROR));
+    ec.vcpu.vmx.entry_error.set(vmcs::read(f::VM_INSTRUCTION_ERROR));
+    not_entered(cpu, ec)
+}
+
+/// The guest was not entered. Whether that was at its launch does not matter if the next entry launches it again.
+#[cold]
+fn not_entered(cpu: &Cpu, ec: Ref<Ec>) -> *const Ec {
+    vcpu::start_over(&ec);
     sched::settle(cpu, deliver(cpu, ec, Exit::BadState as u8)).as_ptr()
 }

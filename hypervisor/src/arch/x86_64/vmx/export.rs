@@ -1,10 +1,9 @@
 //! Moving groups of state out of the VMCS, into a UTCB.
-//!
-//! The masks of hot portals have movers of their own, in which every test of the mask is decided at compile time; all others
-//! share one that tests.
 
-use abi::utcb::Utcb;
-use abi::vcpu::{Event, Exit, Groups, PortAccess, Segment, TableRegister, VcpuState, Window};
+use abi::vcpu::{
+    ControlAccess, Event, EventKind, Exit, Groups, PortAccess, Segment, TableRegister, VcpuState,
+    Window,
+};
 use hypervisor_logic::vmx::controls::Primary;
 use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
 
@@ -12,50 +11,10 @@ use super::exit::ENTRY_FAILED;
 use super::instruction::{instruction_length, long_mode};
 use super::{vcpu, vmcs};
 use crate::arch::cpu::Cpu;
+use crate::arch::vcpu::{ANY, breakpoints, movers, wants};
 use crate::object::ec::Ec;
 
-/// Moves the groups of one mask out of a virtual CPU. The mask itself is for the mover that serves all.
-pub type StateMover = fn(&Cpu, &Ec, u64, &mut VcpuState);
-
-macro_rules! hot_exports {
-    ($mask:expr, [$($hot:expr),* $(,)?]) => {
-        $(if $mask == $hot.0 {
-            return |cpu, ec, _, state| export::<{ $hot.0 }>(cpu, ec, $hot.0, state);
-        })*
-    };
-}
-
-/// A mask for which nothing is known at compile time.
-const ANY: u64 = u64::MAX;
-
-const IO: Groups = Groups::ACDB.union(Groups::QUAL);
-const MMIO: Groups = Groups::GPRS
-    .union(Groups::RIP)
-    .union(Groups::RFLAGS)
-    .union(Groups::QUAL)
-    .union(Groups::CR)
-    .union(Groups::EFER_PAT)
-    .union(Groups::CS_SS);
-
-/// The mover for a mask.
-pub fn mover(mask: u64) -> StateMover {
-    hot_exports!(mask, [Groups::NONE, Groups::ACDB, Groups::QUAL, IO, MMIO]);
-    |cpu, ec, mask, state| export::<ANY>(cpu, ec, mask, state)
-}
-
-/// Fills the UTCB of a handler with what its portal asks for.
-#[inline(always)]
-pub fn export_state(cpu: &Cpu, ec: &Ec, mover: StateMover, mask: u64, utcb: *mut Utcb) {
-    vcpu::ensure_loaded(cpu, ec);
-    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
-    mover(cpu, ec, mask, unsafe { &mut *utcb.cast::<VcpuState>() });
-}
-
-#[inline(always)]
-const fn wants<const KNOWN: u64>(mask: u64, group: Groups) -> bool {
-    let mask = if KNOWN == ANY { mask } else { KNOWN };
-    mask & group.0 != 0
-}
+movers!();
 
 #[inline(always)]
 fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
@@ -125,7 +84,7 @@ fn export_cr(ec: &Ec, state: &mut VcpuState) {
     state.cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
     state.cr4 = vmcs::read(f::GUEST_CR4) & !m4 | vmcs::read(f::CR4_READ_SHADOW) & m4;
     state.cr3 = vmcs::read(f::GUEST_CR3);
-    state.cr2 = ec.vcpu.cr2.get();
+    state.cr2 = ec.vcpu.vmx.cr2.get();
     // Outside of PAE paging the entries mean nothing (SDM 3A 4.4.1).
     const PAE: u64 = 1 << 5;
     if state.cr4 & PAE != 0 && !long_mode() {
@@ -144,6 +103,7 @@ fn export_qualification(ec: &Ec, state: &mut VcpuState) {
     match ec.vcpu.last_exit.get() {
         PORT => {
             if PortAccess(state.qual[0]).is_string() {
+                state.qual[0] |= PortAccess::ADDRESS_VALID;
                 state.qual[1] = vmcs::read(f::GUEST_LINEAR_ADDRESS);
             }
         }
@@ -164,20 +124,26 @@ fn export_rare_qualification(ec: &Ec, exit: u8, state: &mut VcpuState) {
         Some(Exit::Exception) => {
             // A page fault's qualification is its address, a debug exception's is what DR6 would show.
             state.qual[2] = state.qual[0];
-            state.qual[0] = u64::from(vmcs::read(f::EXIT_INTERRUPTION_INFO) & !(1 << 12));
+            state.qual[0] = u64::from(as_exception(vmcs::read(f::EXIT_INTERRUPTION_INFO)));
             state.qual[1] = u64::from(vmcs::read(f::EXIT_INTERRUPTION_ERROR));
         }
+        Some(Exit::Control | Exit::Debug) => state.qual[0] |= ControlAccess::DECODED,
         Some(Exit::BadState | Exit::Other) => {
             state.qual[1] = state.qual[0];
             state.qual[0] = u64::from(vmcs::read(f::EXIT_REASON) & !ENTRY_FAILED);
             // A refused entry leaves the exit's fields as they were.
-            let error = ec.vcpu.entry_error.replace(0);
+            let error = ec.vcpu.vmx.entry_error.replace(0);
             if error != 0 {
                 state.qual = [0, 0, u64::from(error)];
             }
         }
         _ => {}
     }
+}
+
+/// The interruption information of an exception without what only VT-x tells: bit 12, and that it is due to INT1, INT3 or INTO.
+const fn as_exception(info: u32) -> u32 {
+    info & !(1 << 12 | 7 << 8) | (EventKind::Exception as u32) << 8
 }
 
 fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
@@ -215,12 +181,11 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
         state.deadline = ec.vcpu.deadline.get();
     }
     if wants(Groups::CR2) {
-        state.cr2 = ec.vcpu.cr2.get();
+        state.cr2 = ec.vcpu.vmx.cr2.get();
     }
     if wants(Groups::DR) {
-        let [d0, d1, d2, d3, d6] = vcpu::debug(cpu, ec);
-        state.dr = [d0, d1, d2, d3];
-        state.dr6 = d6;
+        state.dr = breakpoints(cpu, ec);
+        state.dr6 = vcpu::dr6(cpu, ec);
         state.dr7 = vmcs::read(f::GUEST_DR7);
     }
     if wants(Groups::DS_ES) {

@@ -1,6 +1,5 @@
 //! Moving groups of state into the VMCS, out of a UTCB.
 
-use abi::utcb::Utcb;
 use abi::vcpu::{Groups, Segment, VcpuState, Window, blocking};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
 use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
@@ -10,17 +9,12 @@ use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
 use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
 use crate::arch::fpu;
+use crate::arch::vcpu::{set_breakpoints, set_deadline};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 
-/// Takes the groups that a reply names out of the UTCB of its handler.
-pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
-    vcpu::ensure_loaded(cpu, ec);
-    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
-    import(cpu, ec, mask, unsafe { &*utcb.cast::<VcpuState>() });
-}
-
-fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+/// Writes the groups of `mask`, of a virtual CPU that is loaded.
+pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     let gpr = &mut ec.regs().gpr;
     if wants(Groups::ACDB) {
@@ -76,7 +70,7 @@ fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::TSC_OFFSET, state.tsc_offset);
     }
     if wants(Groups::DEADLINE) {
-        vcpu::set_deadline(cpu, Ref::of(ec), state.deadline);
+        set_deadline(cpu, Ref::of(ec), state.deadline);
     }
     if wants(Groups::CR) {
         import_cr(state);
@@ -84,12 +78,12 @@ fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         super::flush_vpid();
     }
     if wants(Groups::CR) || wants(Groups::CR2) {
-        ec.vcpu.cr2.set(state.cr2);
+        ec.vcpu.vmx.cr2.set(state.cr2);
         cpu.cr2_lost.set(true);
     }
     if wants(Groups::DR) {
-        let [d0, d1, d2, d3] = state.dr;
-        vcpu::set_debug(ec, [d0, d1, d2, d3, state.dr6]);
+        set_breakpoints(ec, state.dr);
+        vcpu::set_dr6(ec, state.dr6);
         vmcs::write(f::GUEST_DR7, state.dr7);
     }
     if wants(Groups::EFER_PAT) {

@@ -10,6 +10,7 @@ use hypervisor_logic::vmx::fields::field as f;
 
 use super::{vcpu, vmcs};
 use crate::arch::cpu::Cpu;
+use crate::arch::vcpu::has_length;
 use crate::object::ec::Ec;
 
 /// RFLAGS.TF.
@@ -17,10 +18,9 @@ const TRAP: u64 = 1 << 8;
 /// RFLAGS.RF.
 const RESUME: u64 = 1 << 16;
 
-/// The usual reply: the instruction is done, nothing but RAX to RBX has changed, and the guest can go on at once. Returns whether
-/// that was so; if not, nothing has been done.
+/// The usual reply to an exit, see [`crate::arch::complete_instruction`]. Returns whether it was one; if not, nothing has been done.
 #[inline(always)]
-pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
+pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
         return false;
     }
@@ -53,34 +53,6 @@ pub fn complete_instruction(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> b
         gpr.rbx = state.gpr.rbx;
     }
     true
-}
-
-/// Exits that do not tell the length of an instruction (SDM 3C 28.2.5), or are not due to one.
-const NO_LENGTH: u32 = {
-    let mut set = 0;
-    let mut rest: &[Exit] = &[
-        Exit::Startup,
-        Exit::Recall,
-        Exit::BadState,
-        Exit::TripleFault,
-        Exit::Exception,
-        Exit::InterruptWindow,
-        Exit::NmiWindow,
-        Exit::Memory,
-        Exit::Init,
-        Exit::Other,
-    ];
-    while let [exit, tail @ ..] = rest {
-        set |= 1 << *exit as u32;
-        rest = tail;
-    }
-    set
-};
-
-/// Whether the processor told the length of the instruction that exited.
-#[inline(always)]
-pub fn has_length(ec: &Ec) -> bool {
-    NO_LENGTH >> (ec.vcpu.last_exit.get() & 31) & 1 == 0
 }
 
 /// The length of the instruction that exited, or 0. Of the exceptions, those of INT3, INTO and INT1 have one.

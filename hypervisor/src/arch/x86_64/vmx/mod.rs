@@ -22,7 +22,10 @@ use hypervisor_logic::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate
 use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4};
 
-use super::msr::{FEATURE_CONTROL, Msr};
+use super::cpu::Block;
+use super::msr::{self, FEATURE_CONTROL, Msr};
+use super::vendor::Virtualization;
+use super::{entry, gdt};
 use crate::mem::{pool, virt};
 
 static CONTROLS: Once<Controls> = Once::new();
@@ -33,17 +36,27 @@ pub fn controls() -> Option<&'static Controls> {
 }
 
 /// Finds out whether VT-x can be used, and how.
-pub fn probe() -> Result<&'static Controls, Refusal> {
+pub fn probe() -> Result<Virtualization, Refusal> {
     let vmx = core::arch::x86_64::__cpuid(1).ecx & 1 << 5 != 0;
     // SAFETY: only registers that the processor reports are read.
     let capabilities = VmxCapabilities::read(vmx, |msr| unsafe { Msr(msr).read() });
     let controls = negotiate(&capabilities)?;
-    Ok(CONTROLS.call_once(|| controls))
+    let controls = CONTROLS.call_once(|| controls);
+    Ok(Virtualization {
+        name: "VT-x",
+        largest_page: match controls {
+            Controls { ept_1g: true, .. } => 30,
+            Controls { ept_2m: true, .. } => 21,
+            _ => 12,
+        },
+        tells_lengths: true,
+        tells_addresses: true,
+    })
 }
 
 /// Enters VMX operation on this CPU (SDM 3C 24.7). Returns whether it did.
-pub fn enable(controls: &Controls) -> bool {
-    let Some(region) = pool::alloc() else { return false };
+pub fn enable() -> bool {
+    let (Some(controls), Some(region)) = (controls(), pool::alloc()) else { return false };
     // SAFETY: the region is a fresh page; the revision goes into its first word (SDM 3C 25.11.5). CR0 and CR4
     // get what VMX operation demands, which 64-bit mode with paging has anyway, and CR4.VMXE.
     unsafe {
@@ -59,8 +72,22 @@ pub fn enable(controls: &Controls) -> bool {
     }
 }
 
+/// Sets the system-call entry, and drops what firmware may have left of guests.
+///
+/// # Safety
+/// The CPU is `block`'s, and its tables are loaded.
+pub unsafe fn finish(block: &Block) {
+    // SAFETY: the entry point is that of the kernel, the stack that of the CPU.
+    unsafe {
+        msr::SYSENTER_CS.write(u64::from(gdt::KERNEL_CODE));
+        msr::SYSENTER_ESP.write(block.cpu.stack_top);
+        msr::SYSENTER_EIP.write(entry::sysenter_address());
+    }
+    flush_all();
+}
+
 /// Drops everything that is cached of guest memory and of virtual processors, on this CPU (SDM 3C 29.4.3).
-pub fn flush_all() {
+fn flush_all() {
     flush_guest();
     if controls().is_some_and(|controls| controls.vpid) {
         let descriptor = [0_u64; 2];
@@ -92,13 +119,7 @@ pub fn flush_guest() {
     };
 }
 
-/// A tag for the translations of a new virtual CPU; 0, which means none, when they are used up.
-pub fn new_vpid() -> u16 {
-    use core::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(1);
-    if !controls().is_some_and(|controls| controls.vpid) {
-        return 0;
-    }
-    let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1));
-    next.unwrap_or(0)
+/// VPIDs.
+pub fn tags() -> u32 {
+    if controls().is_some_and(|controls| controls.vpid) { 1 << 16 } else { 1 }
 }

@@ -1,9 +1,8 @@
-//! Virtual CPUs on VT-x: creation, loading, recall.
+//! What a virtual CPU has on VT-x: its VMCS, and the registers that stay in the processor.
 
 use core::mem::offset_of;
 
-use abi::hypercall::Status;
-use abi::vcpu::Exit;
+use hypervisor_logic::tags::Assigned;
 use hypervisor_logic::vmx::Controls;
 use hypervisor_logic::vmx::controls::{Primary, Secondary};
 use hypervisor_logic::vmx::fields::field as f;
@@ -12,17 +11,12 @@ use x86_64::registers::control::{Cr0, Cr4};
 use super::{exception, vmcs};
 use crate::arch::cpu::{self, Cpu};
 use crate::arch::msr::{self, Msr};
-use crate::arch::trap::print_registers;
-use crate::arch::{Resume, entry, fpu, gdt, idt};
+use crate::arch::{Resume, entry, gdt, idt};
 use crate::mem::virt;
 use crate::object::Ref;
-use crate::object::ec::{Ec, Frame, Retry};
-use crate::object::pd::Pd;
+use crate::object::ec::{Ec, Frame};
 use crate::object::space::{Space, Table};
-use crate::sched::Next;
-use crate::sched::timeout::Owner;
 use crate::sync::Local;
-use crate::{ipc, println, sched};
 
 /// The registers that stay in the processor across exits, and move only when another virtual CPU is loaded.
 const RESIDENT: [Msr; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE];
@@ -32,90 +26,43 @@ pub const CR0_OWNED: u64 = 1 << 30 | 1 << 29 | 1 << 5;
 /// CR4 bits that the kernel owns: VMXE and SMXE.
 pub const CR4_OWNED: u64 = 1 << 13 | 1 << 14;
 
-/// The part of an execution context that only a virtual CPU uses.
-pub struct Vcpu {
-    /// Its VMCS.
-    pub vmcs: u64,
-    /// FPU and vector state while others have the registers.
-    fpu: u64,
-    /// Its MSR space, if it has one.
-    pub msrs: Option<Ref<Space>>,
+/// What a virtual CPU has on VT-x alone.
+pub struct Own {
+    /// Its VPID, until the CPU's tags run out.
+    tag: Local<Assigned>,
     /// Host page-table root in the VMCS.
-    pub host_cr3: Local<u64>,
-    /// Whether it must leave its guest before the next instruction.
-    pub recalled: Local<bool>,
-    /// Absolute deadline.
-    pub deadline: Local<u64>,
-    /// XCR0.
-    pub xcr0: Local<u64>,
-    /// What the VMM owns of CR0 and CR4.
-    pub masks: Local<[u64; 2]>,
-    /// Exceptions that the VMM wants.
-    pub exceptions: Local<u32>,
-    /// Debug registers 0 to 3 and 6.
-    pub debug: Local<[u64; 5]>,
+    host_cr3: Local<u64>,
     /// The registers of [`RESIDENT`] and TSC_AUX, while others are loaded.
     resident: Local<[u64; 6]>,
+    /// DR6, while another is loaded.
+    dr6: Local<u64>,
     /// CR2 as it was when the guest was left.
     pub cr2: Local<u64>,
-    /// VM-instruction error of an entry that was refused, else 0.
+    /// Why the processor refused to enter the guest, until it was told.
     pub entry_error: Local<u32>,
-    /// Last exit that went to the VMM.
-    pub last_exit: Local<u8>,
 }
 
-impl Vcpu {
-    /// Of a thread.
-    pub const fn none() -> Self {
-        Self::with(0, 0, None)
-    }
-
-    const fn with(vmcs: u64, fpu: u64, msrs: Option<Ref<Space>>) -> Self {
+impl Own {
+    /// Of a virtual CPU that has not run.
+    pub const fn new() -> Self {
         Self {
-            vmcs,
-            fpu,
-            msrs,
+            tag: Local::new(Assigned::NONE),
             host_cr3: Local::new(0),
-            recalled: Local::new(false),
-            deadline: Local::new(u64::MAX),
-            xcr0: Local::new(1),
-            masks: Local::new([0; 2]),
-            exceptions: Local::new(0),
-            debug: Local::new([0, 0, 0, 0, 0xffff_0ff0]),
             resident: Local::new([0; 6]),
+            dr6: Local::new(DR6_RESET),
             cr2: Local::new(0),
             entry_error: Local::new(0),
-            last_exit: Local::new(Exit::Startup as u8),
-        }
-    }
-
-    /// Takes the pages that a virtual CPU needs, on the account of `pd`.
-    pub fn new(pd: &Pd, msrs: Option<Ref<Space>>) -> Result<Self, Status> {
-        let vmcs = pd.account.take_page().ok_or(Status::Quota)?;
-        let Some(fpu) = pd.account.take_page() else {
-            // SAFETY: it was just taken.
-            unsafe { pd.account.give_page(vmcs) };
-            return Err(Status::Quota);
-        };
-        fpu::init_area(fpu);
-        Ok(Self::with(vmcs, fpu, msrs))
-    }
-
-    /// Gives the pages back, of a virtual CPU that never ran.
-    pub fn free(self, pd: &Pd) {
-        // SAFETY: nothing refers to them yet.
-        unsafe {
-            pd.account.give_page(self.vmcs);
-            pd.account.give_page(self.fpu);
         }
     }
 }
 
-/// Fills the VMCS of a new virtual CPU: everything but the guest state, which the VMM sets at its startup.
-pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) -> Result<(), Status> {
-    let controls = super::controls().ok_or(Status::BadFeature)?;
-    let Table::Guest(table) = &guest.table else { return Err(Status::BadCap) };
-    let page = ec.vcpu.vmcs;
+/// Bits of DR6 that are always set (SDM 3B 18.2.3).
+const DR6_RESET: u64 = 0xffff_0ff0;
+
+/// Fills the VMCS of a new virtual CPU.
+pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
+    let (Some(controls), Table::Guest(table)) = (super::controls(), &guest.table) else { return };
+    let page = ec.vcpu.control;
     let cpu = cpu::cpu();
     // SAFETY: the page is fresh; the revision goes into its first word.
     unsafe {
@@ -124,21 +71,28 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) -> Result<(), Sta
         vmcs::load(page);
     }
     clear_fields();
-    init_controls(&ec, controls, table.root, ports, super::new_vpid());
+    init_controls(&ec, controls, table.root, ports);
     init_host(&ec);
     vmcs::write(f::VMCS_LINK_POINTER, u64::MAX);
     vmcs::write(f::CR0_MASK, CR0_OWNED);
     vmcs::write(f::CR4_MASK, CR4_OWNED);
     vmcs::write(f::GUEST_PAT, 0x0007_0406_0007_0406);
-    ec.kernel_stack.set(cpu.stack_top());
     ec.resume.set(Resume::launch());
-    ec.retry.set(Retry::Event(ec.events.wrapping_add(Exit::Startup as u32)));
     // Back to the one that was loaded.
     if let Some(loaded) = cpu.vcpu.get() {
         // SAFETY: it was current on this CPU before.
-        unsafe { vmcs::load(loaded.vcpu.vmcs) };
+        unsafe { vmcs::load(loaded.vcpu.control) };
     }
-    Ok(())
+}
+
+/// The VMCS, which is current, is launched at the next entry, whether it was before or not. Its fields stay (SDM 3C 25.11.3).
+pub fn start_over(ec: &Ec) {
+    // SAFETY: it is current on this CPU.
+    unsafe {
+        vmcs::clear(ec.vcpu.control);
+        vmcs::load(ec.vcpu.control);
+    }
+    ec.resume.set(Resume::launch());
 }
 
 /// A cleared VMCS holds nothing in particular (SDM 3C 25.11.3): the fields that nothing else writes become zero.
@@ -166,7 +120,7 @@ fn clear_fields() {
     vmcs::write(f::HOST_GS_BASE, 0);
 }
 
-fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, vpid: u16) {
+fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>) {
     const WALK_4_WRITE_BACK: u64 = 3 << 3 | 6;
     let mut primary = controls.primary;
     vmcs::write(f::PIN_CONTROLS, controls.pin);
@@ -175,25 +129,20 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>, 
     {
         primary =
             primary & !Primary::UNCONDITIONAL_IO_EXITING.bits() | Primary::USE_IO_BITMAPS.bits();
-        vmcs::write(f::IO_BITMAP_A, bitmap.pages[0]);
-        vmcs::write(f::IO_BITMAP_B, bitmap.pages[1]);
+        vmcs::write(f::IO_BITMAP_A, bitmap.base);
+        vmcs::write(f::IO_BITMAP_B, bitmap.base + 4096);
     }
     match ec.vcpu.msrs.as_deref() {
-        Some(Space { table: Table::Msr(bitmap), .. }) => vmcs::write(f::MSR_BITMAP, bitmap.page),
+        Some(Space { table: Table::Msr(bitmap), .. }) => vmcs::write(f::MSR_BITMAP, bitmap.base),
         // Without a bitmap every access exits (SDM 3C 26.1.3).
         _ => primary &= !Primary::USE_MSR_BITMAPS.bits(),
     }
     vmcs::write(f::PRIMARY_CONTROLS, primary);
-    let mut secondary = controls.secondary;
-    if vpid == 0 {
-        secondary &= !Secondary::ENABLE_VPID.bits();
-    }
-    vmcs::write(f::SECONDARY_CONTROLS, secondary);
+    vmcs::write(f::SECONDARY_CONTROLS, controls.secondary);
     vmcs::write(f::EXIT_CONTROLS, controls.exit);
     vmcs::write(f::ENTRY_CONTROLS, controls.entry);
     vmcs::write(f::EXCEPTION_BITMAP, exception::ALWAYS);
     vmcs::write(f::EPT_POINTER, ept | WALK_4_WRITE_BACK);
-    vmcs::write(f::VPID, vpid);
     vmcs::write(f::XSS_EXITING_BITMAP, u64::MAX);
 }
 
@@ -207,7 +156,7 @@ fn init_host(ec: &Ec) {
     vmcs::write(f::HOST_CR0, Cr0::read_raw() | TASK_SWITCHED);
     vmcs::write(f::HOST_CR4, Cr4::read_raw());
     vmcs::write(f::HOST_CR3, cpu.cr3.get());
-    ec.vcpu.host_cr3.set(cpu.cr3.get());
+    ec.vcpu.vmx.host_cr3.set(cpu.cr3.get());
     vmcs::write(f::HOST_CS_SELECTOR, gdt::KERNEL_CODE);
     vmcs::write(f::HOST_SS_SELECTOR, gdt::KERNEL_DATA);
     vmcs::write(f::HOST_TR_SELECTOR, gdt::TSS);
@@ -217,50 +166,41 @@ fn init_host(ec: &Ec) {
     vmcs::write(f::HOST_EFER, efer);
     vmcs::write(f::HOST_PAT, pat);
     vmcs::write(f::HOST_SYSENTER_CS, u32::from(gdt::KERNEL_CODE));
-    vmcs::write(f::HOST_SYSENTER_ESP, cpu.stack_top());
+    vmcs::write(f::HOST_SYSENTER_ESP, cpu.stack_top);
     vmcs::write(f::HOST_SYSENTER_EIP, entry::sysenter_address());
     vmcs::write(f::HOST_RIP, entry::vm_exit_address());
     let registers = offset_of!(Ec, frame) + offset_of!(Frame, gpr) + size_of::<abi::vcpu::Gprs>();
     vmcs::write(f::HOST_RSP, core::ptr::from_ref(ec) as u64 + registers as u64);
 }
 
-/// Makes `ec` the virtual CPU that is loaded, and decides whether it enters its guest or has to report first.
+/// What the guest needs before it is entered, of a virtual CPU that is loaded.
 #[inline(always)]
-pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Next {
-    if cpu.vcpu.get() != Some(ec) {
-        swap(cpu, ec);
-    }
-    if ec.vcpu.recalled.get() {
-        ec.vcpu.recalled.set(false);
-        ec.vcpu.last_exit.set(Exit::Recall as u8);
-        return ipc::event(cpu, ec, ec.events.wrapping_add(Exit::Recall as u32));
-    }
+pub fn prepare(cpu: &Cpu, ec: &Ec) {
     if cpu.cr2_lost.get() {
-        load_cr2(cpu, &ec);
+        load_cr2(cpu, ec);
     }
-    if ec.vcpu.host_cr3.get() != cpu.cr3.get() {
+    if ec.vcpu.vmx.host_cr3.get() != cpu.cr3.get() {
         // The next exit leads to where its handler was last time; or to wherever the CPU is now.
-        follow_host(cpu, &ec);
+        follow_host(cpu, ec);
     }
     cpu.task_register_stale.set(true);
-    Some(ec)
 }
 
-/// Whether nothing stands between a virtual CPU and its guest: what [`load`] would do besides is noted here.
+/// Whether nothing stands between a virtual CPU of VT-x and its guest. Others have no page-table root in a VMCS, so for them it is false: what [`prepare`] would do besides is noted here.
 #[inline(always)]
 pub fn can_go_on(cpu: &Cpu, ec: &Ec) -> bool {
     cpu.task_register_stale.set(true);
     cpu.vcpu.get() == Some(Ref::of(ec))
-        && !ec.vcpu.recalled.get()
+        && !ec.vcpu.attention.get()
         && !cpu.cr2_lost.get()
-        && ec.vcpu.host_cr3.get() == cpu.cr3.get()
+        && ec.vcpu.vmx.host_cr3.get() == cpu.cr3.get()
 }
 
 /// The exit will load the page tables that are loaded now.
 #[cold]
 fn follow_host(cpu: &Cpu, ec: &Ec) {
     let root = cpu.cr3.get();
-    ec.vcpu.host_cr3.set(root);
+    ec.vcpu.vmx.host_cr3.set(root);
     vmcs::write(f::HOST_CR3, root);
 }
 
@@ -270,26 +210,39 @@ fn load_cr2(cpu: &Cpu, ec: &Ec) {
     cpu.cr2_lost.set(false);
     // SAFETY: CR2 has no effect.
     unsafe {
-        core::arch::asm!("mov cr2, {}", in(reg) ec.vcpu.cr2.get(), options(nomem, nostack, preserves_flags))
+        core::arch::asm!("mov cr2, {}", in(reg) ec.vcpu.vmx.cr2.get(), options(nomem, nostack, preserves_flags))
     };
 }
 
-/// Takes the registers away from the virtual CPU that has them and gives them to `ec`.
-#[cold]
-fn swap(cpu: &Cpu, ec: Ref<Ec>) {
-    let old = cpu.vcpu.replace(Some(ec));
+/// Takes VMCS, system-call registers and DR6 away from `old` and gives them to `ec`.
+pub fn swap(cpu: &Cpu, old: Option<Ref<Ec>>, ec: &Ec) {
     // SAFETY: both are live and bound to this CPU; the values were this processor's before, or are the reset values.
     unsafe {
-        vmcs::load(ec.vcpu.vmcs);
+        vmcs::load(ec.vcpu.control);
         if let Some(old) = old {
-            old.vcpu.resident.set(save_resident());
-            old.vcpu.debug.set(save_debug());
+            old.vcpu.vmx.resident.set(save_resident());
+            old.vcpu.vmx.dr6.set(read_dr6());
         }
-        load_resident(&ec.vcpu.resident.get());
-        load_debug(&ec.vcpu.debug.get());
+        load_resident(&ec.vcpu.vmx.resident.get());
     }
+    write_dr6(ec.vcpu.vmx.dr6.get());
     cpu.cr2_lost.set(true);
-    fpu::switch(old.map(|old| old.vcpu.fpu), ec.vcpu.fpu, ec.vcpu.xcr0.get());
+    if super::controls().is_some_and(|controls| controls.vpid) {
+        tag(cpu, ec);
+    }
+}
+
+/// Gives the virtual CPU whose VMCS is current a VPID. Tags run out only when another one is loaded, so this is the place to look.
+fn tag(cpu: &Cpu, ec: &Ec) {
+    if cpu.tags().is_current(ec.vcpu.vmx.tag.get()) {
+        return;
+    }
+    let (tag, flush) = cpu.tags().assign();
+    ec.vcpu.vmx.tag.set(tag);
+    vmcs::write(f::VPID, tag.tag as u16);
+    if flush {
+        super::flush_all();
+    }
 }
 
 fn has_tsc_aux() -> bool {
@@ -326,7 +279,7 @@ pub fn resident(cpu: &Cpu, ec: &Ec) -> [u64; 6] {
         // SAFETY: they are in the processor.
         unsafe { save_resident() }
     } else {
-        ec.vcpu.resident.get()
+        ec.vcpu.vmx.resident.get()
     }
 }
 
@@ -342,95 +295,35 @@ pub fn set_resident(ec: &Ec, values: [u64; 6]) {
         canonical(gs),
         aux & 0xffff_ffff,
     ];
-    ec.vcpu.resident.set(values);
+    ec.vcpu.vmx.resident.set(values);
     // SAFETY: checked above.
     unsafe { load_resident(&values) };
 }
 
-unsafe fn save_debug() -> [u64; 5] {
-    let (d0, d1, d2, d3, d6): (u64, u64, u64, u64, u64);
+fn read_dr6() -> u64 {
+    let d6: u64;
     // SAFETY: reads only.
     unsafe {
-        core::arch::asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", "mov {}, dr6",
-            out(reg) d0, out(reg) d1, out(reg) d2, out(reg) d3, out(reg) d6, options(nomem, nostack, preserves_flags));
+        core::arch::asm!("mov {}, dr6", out(reg) d6, options(nomem, nostack, preserves_flags));
     }
-    [d0, d1, d2, d3, d6]
+    d6
 }
 
-unsafe fn load_debug(values: &[u64; 5]) {
-    // SAFETY: DR7 enables none of them while the kernel runs (SDM 3C 28.5.1), DR6 is masked by `set_debug`.
+fn write_dr6(value: u64) {
+    // SAFETY: no reserved bit is set that must be clear, by `set_dr6`.
     unsafe {
-        core::arch::asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", "mov dr6, {}",
-            in(reg) values[0], in(reg) values[1], in(reg) values[2], in(reg) values[3], in(reg) values[4],
-            options(nomem, nostack, preserves_flags));
+        core::arch::asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags));
     }
 }
 
-/// Debug registers 0 to 3 and 6 of `ec`.
-pub fn debug(cpu: &Cpu, ec: &Ec) -> [u64; 5] {
-    if cpu.vcpu.get() == Some(Ref::of(ec)) {
-        // SAFETY: they are in the processor.
-        unsafe { save_debug() }
-    } else {
-        ec.vcpu.debug.get()
-    }
+/// DR6 of `ec`.
+pub fn dr6(cpu: &Cpu, ec: &Ec) -> u64 {
+    if cpu.vcpu.get() == Some(Ref::of(ec)) { read_dr6() } else { ec.vcpu.vmx.dr6.get() }
 }
 
-/// Writes debug registers 0 to 3 and 6 of `ec`, which is loaded.
-pub fn set_debug(ec: &Ec, mut values: [u64; 5]) {
-    values[4] = values[4] & 0xe00f | 0xffff_0ff0;
-    ec.vcpu.debug.set(values);
-    // SAFETY: DR6 has no reserved bit set that must be clear.
-    unsafe { load_debug(&values) };
-}
-
-/// Makes `ec` the loaded one, to read or write its state.
-#[inline(always)]
-pub fn ensure_loaded(cpu: &Cpu, ec: &Ec) {
-    if cpu.vcpu.get() != Some(Ref::of(ec)) {
-        swap(cpu, Ref::of(ec));
-    }
-}
-
-/// Makes a virtual CPU leave its guest. It is bound to this CPU, which is in the kernel, so it is not in its guest now.
-pub fn recall(ec: Ref<Ec>) {
-    ec.vcpu.recalled.set(true);
-}
-
-/// The deadline of a virtual CPU has passed, and is used up.
-pub fn deadline_passed(ec: Ref<Ec>) {
-    ec.vcpu.deadline.set(u64::MAX);
-    recall(ec);
-}
-
-/// Sets the deadline of a virtual CPU.
-pub fn set_deadline(cpu: &Cpu, ec: Ref<Ec>, deadline: u64) {
-    if ec.vcpu.deadline.replace(deadline) != deadline
-        && cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline)
-    {
-        sched::refresh_timer(cpu);
-    }
-}
-
-/// Tells people about an exit that nobody takes.
-pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
-    ensure_loaded(cpu, ec);
-    println!(
-        "a virtual CPU of domain {:#x} is ended: {why} (exit {:?}, reason {:#x}, qualification {:#x})",
-        Ref::of(&*ec.pd).address(),
-        Exit::ALL.get(usize::from(ec.vcpu.last_exit.get())),
-        vmcs::read(f::EXIT_REASON),
-        vmcs::read(f::EXIT_QUALIFICATION),
-    );
-    println!(
-        "  rip {:#x}:{:#018x} rsp {:#018x} rflags {:#x} cr0 {:#x} cr3 {:#x} cr4 {:#x}",
-        vmcs::read(f::GUEST_CS_SELECTOR),
-        vmcs::read(f::GUEST_RIP),
-        vmcs::read(f::GUEST_RSP),
-        vmcs::read(f::GUEST_RFLAGS),
-        vmcs::read(f::GUEST_CR0),
-        vmcs::read(f::GUEST_CR3),
-        vmcs::read(f::GUEST_CR4),
-    );
-    print_registers(&ec.regs().gpr);
+/// Writes DR6 of `ec`, which is loaded.
+pub fn set_dr6(ec: &Ec, value: u64) {
+    let value = value & 0xe00f | DR6_RESET;
+    ec.vcpu.vmx.dr6.set(value);
+    write_dr6(value);
 }

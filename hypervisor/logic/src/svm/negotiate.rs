@@ -1,0 +1,155 @@
+//! From what the processor offers to what the kernel uses.
+
+use super::capability::SvmCapabilities;
+use bitflags::bitflags;
+use core::fmt;
+
+bitflags! {
+    /// CPUID 8000_000A EDX (APM 3 E.4.9).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Features: u32 {
+        /// Nested paging.
+        const NESTED_PAGING = 1 << 0;
+        /// VM_CR can be locked with a key.
+        const SVM_LOCK = 1 << 2;
+        /// The address of the next instruction is told.
+        const NRIP_SAVE = 1 << 3;
+        /// Clean bits.
+        const VMCB_CLEAN = 1 << 5;
+        /// The TLB can be flushed by ASID.
+        const FLUSH_BY_ASID = 1 << 6;
+        /// Decode assists.
+        const DECODE_ASSISTS = 1 << 7;
+        /// A counter that lets some PAUSE pass.
+        const PAUSE_FILTER = 1 << 10;
+        /// The counter begins anew when PAUSEs are far apart.
+        const PAUSE_THRESHOLD = 1 << 12;
+        /// The guest has a global interrupt flag of its own.
+        const VGIF = 1 << 16;
+        /// NMIs can be virtual.
+        const VNMI = 1 << 25;
+    }
+}
+
+/// What every virtual CPU uses, and what else depends on the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controls {
+    /// What VM_CR must be written with before EFER.SVME can be set: the firmware has turned AMD-V
+    /// off, but not locked it. [`Self::confirm`] what it reads then.
+    pub vm_cr: Option<u64>,
+    /// Number of ASIDs, at least 2. 0 is the host's.
+    pub asids: u32,
+    /// Nested leaves of 1 GiB.
+    pub pages_1g: bool,
+    /// There is RDTSCP, and with it TSC_AUX.
+    pub rdtscp: bool,
+    /// Exits due to an instruction tell the address of the next.
+    pub next_rip: bool,
+    /// EXITINFO1 describes accesses to control and debug registers and INVLPG, and instruction bytes
+    /// come with nested page faults.
+    pub decode_assists: bool,
+    /// TLB_CONTROL can flush a single ASID.
+    pub flush_by_asid: bool,
+    /// Clean bits may be set.
+    pub clean_bits: bool,
+    /// The pause-filter count is used.
+    pub pause_filter: bool,
+    /// The pause-filter threshold is used.
+    pub pause_threshold: bool,
+    /// The guest's global interrupt flag can be virtual.
+    pub vgif: bool,
+    /// NMIs can be virtual.
+    pub vnmi: bool,
+}
+
+/// Why this processor cannot run guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// CPUID reports no SVM.
+    NoSvm,
+    /// The firmware has turned AMD-V off for good, until the next reset.
+    LockedOff {
+        /// Software that knows the firmware's key could unlock it (APM 2 15.31).
+        key: bool,
+    },
+    /// AMD-V is off and stays off though nothing is locked.
+    Off,
+    /// There is no nested paging.
+    NoNestedPaging,
+    /// There is no ASID for a guest; here is the number of all.
+    TooFewAsids(u32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSvm => f.write_str("no AMD-V"),
+            Self::LockedOff { key: false } => {
+                f.write_str("AMD-V is locked off by firmware (VM_CR)")
+            }
+            Self::LockedOff { key: true } => {
+                f.write_str("AMD-V is locked off by firmware with a key (VM_CR)")
+            }
+            Self::Off => f.write_str("AMD-V is turned off and cannot be turned on (VM_CR)"),
+            Self::NoNestedPaging => f.write_str("no nested paging"),
+            Self::TooFewAsids(number) => {
+                write!(f, "too few ASIDs: {number}, where the host needs one and guests another")
+            }
+        }
+    }
+}
+
+/// VM_CR.LOCK: LOCK and SVMDIS ignore writes.
+const LOCK: u64 = 1 << 3;
+/// VM_CR.SVMDIS: EFER.SVME cannot be set.
+const SVMDIS: u64 = 1 << 4;
+
+/// Chooses what to use of a processor.
+///
+/// # Errors
+/// The first thing that the kernel cannot do without and the processor lacks.
+pub const fn negotiate(caps: &SvmCapabilities) -> Result<Controls, Refusal> {
+    let features = Features::from_bits_retain(caps.features);
+    if !caps.svm {
+        return Err(Refusal::NoSvm);
+    }
+    // APM 2 15.4, 15.30.1.
+    let vm_cr = match (caps.vm_cr & SVMDIS != 0, caps.vm_cr & LOCK != 0) {
+        (false, _) => None,
+        (true, false) => Some(caps.vm_cr & !SVMDIS),
+        (true, true) => {
+            return Err(Refusal::LockedOff { key: features.contains(Features::SVM_LOCK) });
+        }
+    };
+    if !features.contains(Features::NESTED_PAGING) {
+        return Err(Refusal::NoNestedPaging);
+    }
+    if caps.asids < 2 {
+        return Err(Refusal::TooFewAsids(caps.asids));
+    }
+    let pause_filter = features.contains(Features::PAUSE_FILTER);
+    Ok(Controls {
+        vm_cr,
+        asids: caps.asids,
+        pages_1g: caps.pages_1g,
+        rdtscp: caps.rdtscp,
+        next_rip: features.contains(Features::NRIP_SAVE),
+        decode_assists: features.contains(Features::DECODE_ASSISTS),
+        flush_by_asid: features.contains(Features::FLUSH_BY_ASID),
+        clean_bits: features.contains(Features::VMCB_CLEAN),
+        pause_filter,
+        pause_threshold: pause_filter && features.contains(Features::PAUSE_THRESHOLD),
+        vgif: features.contains(Features::VGIF),
+        vnmi: features.contains(Features::VNMI),
+    })
+}
+
+impl Controls {
+    /// Whether EFER.SVME can be set, with VM_CR reading so.
+    ///
+    /// # Errors
+    /// [`Refusal::Off`] if AMD-V is still turned off.
+    pub const fn confirm(&self, vm_cr: u64) -> Result<(), Refusal> {
+        if vm_cr & SVMDIS == 0 { Ok(()) } else { Err(Refusal::Off) }
+    }
+}

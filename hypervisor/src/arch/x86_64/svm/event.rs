@@ -1,0 +1,80 @@
+//! Events to inject, and those whose delivery an exit has cut short.
+
+use abi::vcpu::{EventKind, VcpuState};
+use hypervisor_logic::svm::fields::field as f;
+use hypervisor_logic::svm::state::{event_from_vmcb, event_to_vmcb};
+
+use super::instruction::advance;
+use super::vmcb::Vmcb;
+use crate::object::ec::Ec;
+
+const INT3: u8 = 3;
+const INTO: u8 = 4;
+/// Valid bit of EXITINTINFO and EVENTINJ.
+const VALID: u64 = 1 << 31;
+
+/// A software interrupt that is injected on a processor without next RIP: the address to come back to is in RIP already.
+#[derive(Clone, Copy)]
+pub struct Soft {
+    /// RIP of the instruction.
+    rip: u64,
+}
+
+/// Sets the event that the VMM wants to be delivered at the next entry, or none.
+pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
+    // What was prepared before is replaced, and its instruction is as if it had not been reached.
+    if let Some(soft) = ec.vcpu.svm.soft_event.replace(None) {
+        vmcb.write(f::GUEST_RIP, soft.rip);
+    }
+    vmcb.write(f::EVENTINJ, event_to_vmcb(state.event));
+    let software =
+        state.event.is_valid() && state.event.kind() >= EventKind::SoftwareInterrupt as u8;
+    if !software {
+        return;
+    }
+    let rip = vmcb.read(f::GUEST_RIP);
+    if super::controls().is_some_and(|controls| controls.next_rip) {
+        // The processor pushes this address (APM 2 15.20).
+        vmcb.write(f::NRIP, rip.wrapping_add(state.inst_len));
+    } else {
+        ec.vcpu.svm.soft_event.set(Some(Soft { rip }));
+        advance(vmcb, state.inst_len);
+    }
+}
+
+/// If the exit came during the delivery of an event, prepares its delivery at the next entry (APM 2 15.7.2, 15.20). Returns the kind
+/// of event.
+#[inline(always)]
+pub fn reinject(ec: &Ec, vmcb: Vmcb) -> Option<EventKind> {
+    let interrupted = vmcb.read(f::EXITINTINFO);
+    // What was to be injected has been, or it is in EXITINTINFO.
+    vmcb.write(f::EVENTINJ, 0);
+    if interrupted & VALID == 0 && ec.vcpu.svm.soft_event.get().is_none() {
+        return None;
+    }
+    cut_short(ec, vmcb, interrupted)
+}
+
+#[cold]
+fn cut_short(ec: &Ec, vmcb: Vmcb, interrupted: u64) -> Option<EventKind> {
+    let soft = ec.vcpu.svm.soft_event.replace(None);
+    if interrupted & VALID == 0 {
+        return None;
+    }
+    let event = event_from_vmcb(interrupted);
+    let kind = match event.kind() {
+        kind if kind == EventKind::Interrupt as u8 => EventKind::Interrupt,
+        kind if kind == EventKind::Nmi as u8 => EventKind::Nmi,
+        kind if kind == EventKind::Exception as u8 && !matches!(event.vector(), INT3 | INTO) => {
+            EventKind::Exception
+        }
+        _ => EventKind::SoftwareInterrupt,
+    };
+    if kind != EventKind::SoftwareInterrupt {
+        vmcb.write(f::EVENTINJ, event_to_vmcb(event));
+    } else if let Some(soft) = soft {
+        // The instruction is executed again, from where it stands.
+        vmcb.write(f::GUEST_RIP, soft.rip);
+    }
+    Some(kind)
+}

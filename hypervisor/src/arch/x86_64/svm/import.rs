@@ -1,0 +1,168 @@
+//! Moving groups of state into the VMCB, out of a UTCB.
+
+use abi::vcpu::{Groups, Segment, TableRegister, VcpuState, Window, blocking};
+use hypervisor_logic::svm::fields::{SegmentFields, TableFields, field as f};
+use hypervisor_logic::svm::state::{attributes_to_vmcb, privilege_level};
+
+use super::instruction::{finish_instruction, next_instruction};
+use super::vmcb::Vmcb;
+use super::{EFER_SVME, event, nmi, vcpu};
+use crate::arch::cpu::Cpu;
+use crate::arch::fpu;
+use crate::arch::vcpu::{set_breakpoints, set_deadline};
+use crate::arch::vmx::exception::KEPT;
+use crate::object::Ref;
+use crate::object::ec::Ec;
+
+/// Writes the groups of `mask`, of a virtual CPU that is loaded.
+pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+    let wants = |group: Groups| mask & group.0 != 0;
+    let vmcb = Vmcb::of(ec);
+    let gpr = &mut ec.regs().gpr;
+    if wants(Groups::ACDB) {
+        vmcb.write(f::GUEST_RAX, state.gpr.rax);
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    if wants(Groups::BSD) {
+        gpr.rbp = state.gpr.rbp;
+        gpr.rsi = state.gpr.rsi;
+        gpr.rdi = state.gpr.rdi;
+    }
+    if wants(Groups::RSP) {
+        vmcb.write(f::GUEST_RSP, state.gpr.rsp);
+    }
+    if wants(Groups::R8_R15) {
+        gpr.r8 = state.gpr.r8;
+        gpr.r9 = state.gpr.r9;
+        gpr.r10 = state.gpr.r10;
+        gpr.r11 = state.gpr.r11;
+        gpr.r12 = state.gpr.r12;
+        gpr.r13 = state.gpr.r13;
+        gpr.r14 = state.gpr.r14;
+        gpr.r15 = state.gpr.r15;
+    }
+    if wants(Groups::RIP) {
+        vmcb.write(f::GUEST_RIP, state.rip);
+    }
+    if wants(Groups::RFLAGS) {
+        vmcb.write(f::GUEST_RFLAGS, state.rflags);
+    }
+    if wants(Groups::EVENT) || wants(Groups::BLOCKING) {
+        import_interruptibility(ec, vmcb, mask, state);
+    }
+    if wants(Groups::WINDOW) {
+        vcpu::set_interrupt_window(vmcb, state.window.0 & Window::INTERRUPT.0 != 0);
+        nmi::set_window(ec, state.window.0 & Window::NMI.0 != 0);
+    }
+    if wants(Groups::CONTROL) {
+        ec.vcpu.exceptions.set(state.exceptions & !KEPT);
+        ec.vcpu.svm.intercepts.set(state.intercepts & 7);
+        ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
+        vcpu::intercept(ec);
+    }
+    if wants(Groups::TSC) {
+        vmcb.write(f::TSC_OFFSET, state.tsc_offset);
+    }
+    if wants(Groups::DEADLINE) {
+        set_deadline(cpu, Ref::of(ec), state.deadline);
+    }
+    if wants(Groups::CR) {
+        vmcb.write(f::GUEST_CR0, state.cr0);
+        vmcb.write(f::GUEST_CR3, state.cr3);
+        vmcb.write(f::GUEST_CR4, state.cr4);
+        // What MOV to a control register flushes, this flushes as well.
+        vcpu::forget_translations(ec);
+    }
+    if wants(Groups::CR) || wants(Groups::CR2) {
+        vmcb.write(f::GUEST_CR2, state.cr2);
+    }
+    if wants(Groups::DR) {
+        set_breakpoints(ec, state.dr);
+        vmcb.write(f::GUEST_DR6, state.dr6 & 0xe00f | 0xffff_0ff0);
+        vmcb.write(f::GUEST_DR7, state.dr7);
+    }
+    if wants(Groups::EFER_PAT) {
+        vmcb.write(f::GUEST_EFER, state.efer | EFER_SVME);
+        vmcb.write(f::GUEST_PAT, state.pat);
+    }
+    import_segments(vmcb, mask, state);
+    if wants(Groups::SYSENTER) {
+        vmcb.write(f::GUEST_SYSENTER_CS, state.sysenter_cs);
+        vmcb.write(f::GUEST_SYSENTER_ESP, state.sysenter_esp);
+        vmcb.write(f::GUEST_SYSENTER_EIP, state.sysenter_eip);
+    }
+    if wants(Groups::SYSCALL) {
+        vmcb.write(f::GUEST_STAR, state.star);
+        vmcb.write(f::GUEST_LSTAR, canonical(state.lstar));
+        vmcb.write(f::GUEST_CSTAR, canonical(state.cstar));
+        vmcb.write(f::GUEST_SFMASK, state.fmask & 0xffff_ffff);
+        vmcb.write(f::GUEST_KERNEL_GS_BASE, canonical(state.kernel_gs_base));
+        vcpu::set_tsc_aux(ec, state.tsc_aux);
+    }
+    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
+        ec.vcpu.xcr0.set(state.xcr0);
+        fpu::set_xcr0(state.xcr0);
+    }
+    if wants(Groups::DONE) {
+        if !wants(Groups::RIP) {
+            next_instruction(ec, vmcb, state);
+        }
+        finish_instruction(vmcb);
+    }
+}
+
+/// An address as VMLOAD makes it.
+const fn canonical(address: u64) -> u64 {
+    ((address as i64) << 16 >> 16) as u64
+}
+
+/// The event to inject and what is blocked: they decide together whether an NMI can come.
+fn import_interruptibility(ec: &Ec, vmcb: Vmcb, mask: u64, state: &VcpuState) {
+    let mut blocked = nmi::is_blocked(ec);
+    if mask & Groups::EVENT.0 != 0 {
+        event::inject(ec, vmcb, state);
+    }
+    if mask & Groups::BLOCKING.0 != 0 {
+        let shadow = state.blocking & (blocking::STI | blocking::MOV_SS) != 0;
+        vmcb.write(f::INTERRUPT_SHADOW, u64::from(shadow));
+        blocked = state.blocking & blocking::NMI != 0;
+    }
+    nmi::update(ec, blocked);
+}
+
+fn import_segments(vmcb: Vmcb, mask: u64, state: &VcpuState) {
+    let wants = |group: Groups| mask & group.0 != 0;
+    if wants(Groups::CS_SS) {
+        set_segment(vmcb, f::GUEST_CS, state.cs);
+        set_segment(vmcb, f::GUEST_SS, state.ss);
+        vmcb.write(f::GUEST_CPL, privilege_level(state.ss.attr));
+    }
+    if wants(Groups::DS_ES) {
+        set_segment(vmcb, f::GUEST_DS, state.ds);
+        set_segment(vmcb, f::GUEST_ES, state.es);
+    }
+    if wants(Groups::FS_GS) {
+        set_segment(vmcb, f::GUEST_FS, state.fs);
+        set_segment(vmcb, f::GUEST_GS, state.gs);
+    }
+    if wants(Groups::TABLES) {
+        set_segment(vmcb, f::GUEST_TR, state.tr);
+        set_segment(vmcb, f::GUEST_LDTR, state.ldtr);
+        set_table(vmcb, f::GUEST_GDTR, state.gdtr);
+        set_table(vmcb, f::GUEST_IDTR, state.idtr);
+    }
+}
+
+fn set_segment(vmcb: Vmcb, fields: SegmentFields, segment: Segment) {
+    vmcb.write(fields.selector, segment.selector);
+    vmcb.write(fields.attributes, attributes_to_vmcb(segment.attr));
+    vmcb.write(fields.limit, segment.limit);
+    vmcb.write(fields.base, segment.base);
+}
+
+fn set_table(vmcb: Vmcb, fields: TableFields, table: TableRegister) {
+    vmcb.write(fields.limit, table.limit as u32);
+    vmcb.write(fields.base, table.base);
+}

@@ -1,0 +1,100 @@
+//! The end of the instruction that exited.
+
+use abi::utcb::Utcb;
+use abi::vcpu::{Event, Exit, Groups, VcpuState};
+use hypervisor_logic::svm::fields::field as f;
+use hypervisor_logic::svm::qualification::port_length;
+use hypervisor_logic::svm::state::event_to_vmcb;
+
+use super::vcpu;
+use super::vmcb::Vmcb;
+use crate::arch::cpu::Cpu;
+use crate::arch::vcpu::has_length;
+use crate::object::ec::Ec;
+
+/// RFLAGS.TF.
+const TRAP: u64 = 1 << 8;
+/// RFLAGS.RF.
+const RESUME: u64 = 1 << 16;
+
+/// The usual reply to an exit, see [`crate::arch::complete_instruction`]. Returns whether it was one; if not, nothing has been done.
+#[inline(always)]
+pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
+    if mask & !Groups::ACDB.0 != Groups::DONE.0 || !vcpu::can_go_on(cpu, ec) {
+        return false;
+    }
+    // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
+    let state = unsafe { &*utcb.cast::<VcpuState>() };
+    let vmcb = Vmcb::of(ec);
+    let flags = vmcb.read(f::GUEST_RFLAGS);
+    let old = vmcb.read(f::GUEST_RIP);
+    let rip = old.wrapping_add(told_or(ec, vmcb, state.inst_len));
+    if flags & TRAP != 0 || vmcb.read(f::INTERRUPT_SHADOW) & 1 != 0 || (rip ^ old) >> 32 != 0 {
+        return false;
+    }
+    vmcb.write(f::GUEST_RIP, rip);
+    vmcb.write(f::GUEST_RFLAGS, flags & !RESUME);
+    if mask & Groups::ACDB.0 != 0 {
+        let gpr = &mut ec.regs().gpr;
+        vmcb.write(f::GUEST_RAX, state.gpr.rax);
+        gpr.rcx = state.gpr.rcx;
+        gpr.rdx = state.gpr.rdx;
+        gpr.rbx = state.gpr.rbx;
+    }
+    true
+}
+
+#[inline(always)]
+fn told_or(ec: &Ec, vmcb: Vmcb, len: u64) -> u64 {
+    match instruction_length(ec, vmcb) {
+        0 => len,
+        told => told,
+    }
+}
+
+/// The length of the instruction that exited, or 0.
+#[inline(always)]
+pub fn instruction_length(ec: &Ec, vmcb: Vmcb) -> u64 {
+    if ec.vcpu.last_exit.get() == Exit::Port as u8 {
+        return port_length(vmcb.read(f::GUEST_RIP), vmcb.read(f::EXITINFO2));
+    }
+    if has_length(ec) && super::controls().is_some_and(|controls| controls.next_rip) {
+        return vmcb.read(f::NRIP).wrapping_sub(vmcb.read(f::GUEST_RIP)) & 15;
+    }
+    0
+}
+
+/// Moves behind the instruction that exited.
+pub fn next_instruction(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
+    advance(vmcb, told_or(ec, vmcb, state.inst_len));
+}
+
+/// Moves RIP by the length of an instruction.
+pub fn advance(vmcb: Vmcb, len: u64) {
+    const LONG: u16 = 1 << 9;
+    const LONG_MODE_ACTIVE: u64 = 1 << 10;
+    let old = vmcb.read(f::GUEST_RIP);
+    let mut rip = old.wrapping_add(len);
+    let in_64_bit_mode = vmcb.read(f::GUEST_CS.attributes) & LONG != 0
+        && vmcb.read(f::GUEST_EFER) & LONG_MODE_ACTIVE != 0;
+    if (rip ^ old) >> 32 != 0 && !in_64_bit_mode {
+        rip &= 0xffff_ffff;
+    }
+    vmcb.write(f::GUEST_RIP, rip);
+}
+
+/// What the processor does at the end of an instruction: blocking ends, a single step traps. The VMCB has no pending debug
+/// exceptions: the trap is injected, with what it leaves in DR6 (APM 2 13.1.1).
+pub fn finish_instruction(vmcb: Vmcb) {
+    const DEBUG: u8 = 1;
+    const SINGLE_STEP: u64 = 1 << 14;
+    const BRANCHES: u64 = 1 << 1;
+    vmcb.write(f::INTERRUPT_SHADOW, vmcb.read(f::INTERRUPT_SHADOW) & !1);
+    let flags = vmcb.read(f::GUEST_RFLAGS);
+    vmcb.write(f::GUEST_RFLAGS, flags & !RESUME);
+    let steps = flags & TRAP != 0 && vmcb.read(f::GUEST_DBGCTL) & BRANCHES == 0;
+    if steps && vmcb.read(f::EVENTINJ) >> 31 & 1 == 0 {
+        vmcb.write(f::GUEST_DR6, vmcb.read(f::GUEST_DR6) | SINGLE_STEP);
+        vmcb.write(f::EVENTINJ, event_to_vmcb(Event::exception(DEBUG, None)));
+    }
+}

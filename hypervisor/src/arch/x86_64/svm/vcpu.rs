@@ -1,0 +1,213 @@
+//! What a virtual CPU has on AMD-V: its VMCB, its tag, and what the processor does not keep.
+
+use hypervisor_logic::svm::fields::field as f;
+use hypervisor_logic::svm::intercepts::{
+    ControlRegisters, DebugRegisters, Misc1, Misc2, Misc3, VirtualInterrupt, tlb_control,
+};
+use hypervisor_logic::tags::Assigned;
+
+use super::event::Soft;
+use super::nmi::Nmi;
+use super::vmcb::Vmcb;
+use super::{EFER_SVME, exception};
+use crate::arch::cpu::Cpu;
+use crate::arch::msr::TSC_AUX;
+use crate::arch::{Resume, bitmaps};
+use crate::object::Ref;
+use crate::object::ec::Ec;
+use crate::object::space::{Space, Table};
+use crate::sync::Local;
+
+/// What a virtual CPU has on AMD-V alone.
+pub struct Own {
+    /// Its ASID here, until the CPU's tags run out.
+    tag: Local<Assigned>,
+    /// TSC_AUX, while another is loaded.
+    tsc_aux: Local<u64>,
+    /// Its NMIs.
+    pub nmi: Nmi,
+    /// Bits of `VcpuState::intercepts`.
+    pub intercepts: Local<u32>,
+    /// A software interrupt that is to be delivered.
+    pub soft_event: Local<Option<Soft>>,
+}
+
+impl Own {
+    /// Of a virtual CPU that has not run.
+    pub const fn new() -> Self {
+        Self {
+            tag: Local::new(Assigned::NONE),
+            tsc_aux: Local::new(0),
+            nmi: Nmi::new(),
+            intercepts: Local::new(0),
+            soft_event: Local::new(None),
+        }
+    }
+}
+
+/// What exits whatever the VMM asks for.
+const MISC1: Misc1 = Misc1::INTR
+    .union(Misc1::NMI)
+    .union(Misc1::INIT)
+    .union(Misc1::RDPMC)
+    .union(Misc1::CPUID)
+    .union(Misc1::INVD)
+    .union(Misc1::HLT)
+    .union(Misc1::INVLPGA)
+    .union(Misc1::IOIO_PROT)
+    .union(Misc1::MSR_PROT)
+    .union(Misc1::TASK_SWITCH)
+    .union(Misc1::FERR_FREEZE)
+    .union(Misc1::SHUTDOWN);
+const MISC2: Misc2 = Misc2::VMRUN
+    .union(Misc2::VMMCALL)
+    .union(Misc2::VMLOAD)
+    .union(Misc2::VMSAVE)
+    .union(Misc2::STGI)
+    .union(Misc2::CLGI)
+    .union(Misc2::SKINIT)
+    .union(Misc2::WBINVD)
+    .union(Misc2::MONITOR)
+    .union(Misc2::MWAIT)
+    .union(Misc2::XSETBV)
+    .union(Misc2::RDPRU);
+const MISC3: Misc3 =
+    Misc3::INVLPGB.union(Misc3::INVLPGB_ILLEGAL).union(Misc3::MCOMMIT).union(Misc3::TLBSYNC);
+
+/// Fills the VMCB of a new virtual CPU. The page is zero.
+pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
+    let Table::Guest(table) = &guest.table else { return };
+    let vmcb = Vmcb::of(&ec);
+    let (all_ports, all_msrs) = bitmaps::deny_all();
+    let io = match ports {
+        Some(Space { table: Table::Port(bitmap), .. }) => bitmap.base,
+        _ => all_ports,
+    };
+    let msrs = match ec.vcpu.msrs.as_deref() {
+        Some(Space { table: Table::Msr(bitmap), .. }) => bitmap.base,
+        _ => all_msrs,
+    };
+    intercept(&ec);
+    vmcb.write(f::INTERCEPT_MISC2, MISC2.bits());
+    vmcb.write(f::INTERCEPT_MISC3, MISC3.bits());
+    vmcb.write(f::IOPM_BASE, io);
+    vmcb.write(f::MSRPM_BASE, msrs);
+    vmcb.write(f::V_INTR, VirtualInterrupt::INTR_MASKING.bits());
+    vmcb.write(f::NP_ENABLE, 1);
+    vmcb.write(f::N_CR3, table.root);
+    vmcb.write(f::GUEST_EFER, EFER_SVME);
+    vmcb.write(f::GUEST_PAT, 0x0007_0406_0007_0406);
+    ec.resume.set(Resume::svm());
+}
+
+/// Sets the intercept words from what the VMM asks for and what the kernel needs now.
+pub fn intercept(ec: &Ec) {
+    /// CR0.MP and CR0.TS: writes that change nothing else do not count as selective.
+    const MP_TS: u64 = 1 << 1 | 1 << 3;
+    let vmcb = Vmcb::of(ec);
+    let wanted = ec.vcpu.svm.intercepts.get();
+    let [cr0, cr4] = ec.vcpu.masks.get();
+    let mut registers = ControlRegisters::READ_CR8 | ControlRegisters::WRITE_CR8;
+    registers.set(ControlRegisters::WRITE_CR0, cr0 & MP_TS != 0);
+    registers.set(ControlRegisters::WRITE_CR4, cr4 != 0);
+    let mut misc1 = MISC1;
+    misc1.set(Misc1::CR0_SEL_WRITE, cr0 != 0);
+    misc1.set(Misc1::RDTSC, wanted & 1 != 0);
+    misc1.set(Misc1::PAUSE, wanted & 2 != 0);
+    misc1.set(Misc1::IRET, ec.vcpu.svm.nmi.watches_iret());
+    misc1.set(Misc1::VINTR, interrupt_window(vmcb));
+    let mut debug = DebugRegisters::empty();
+    debug.set(DebugRegisters::READ_ALL | DebugRegisters::WRITE_ALL, wanted & 4 != 0);
+    let mut misc2 = MISC2;
+    misc2.set(Misc2::RDTSCP, wanted & 1 != 0);
+    vmcb.write(f::INTERCEPT_CONTROL_REGISTERS, registers.bits());
+    vmcb.write(f::INTERCEPT_DEBUG_REGISTERS, debug.bits());
+    vmcb.write(f::INTERCEPT_EXCEPTIONS, ec.vcpu.exceptions.get() | exception::ALWAYS);
+    vmcb.write(f::INTERCEPT_MISC1, misc1.bits());
+    vmcb.write(f::INTERCEPT_MISC2, misc2.bits());
+}
+
+/// Whether the VMM waits for the guest to take interrupts.
+pub fn interrupt_window(vmcb: Vmcb) -> bool {
+    vmcb.read(f::V_INTR) & VirtualInterrupt::IRQ.bits() != 0
+}
+
+/// Asks for the exit that comes when the guest can take an interrupt, or no longer: a virtual interrupt is pending,
+/// and its delivery is intercepted.
+pub fn set_interrupt_window(vmcb: Vmcb, on: bool) {
+    let asked = VirtualInterrupt::IRQ | VirtualInterrupt::IGNORE_TPR;
+    let others = vmcb.read(f::V_INTR) & !asked.bits();
+    vmcb.write(f::V_INTR, if on { others | asked.bits() } else { others });
+    let mut misc1 = Misc1::from_bits_retain(vmcb.read(f::INTERCEPT_MISC1));
+    misc1.set(Misc1::VINTR, on);
+    vmcb.write(f::INTERCEPT_MISC1, misc1.bits());
+}
+
+/// Gives a virtual CPU that is loaded a valid tag.
+#[inline(always)]
+pub fn prepare(cpu: &Cpu, ec: &Ec) {
+    if !cpu.tags().is_current(ec.vcpu.svm.tag.get()) {
+        new_tag(cpu, ec);
+    }
+}
+
+/// Whether nothing stands between a virtual CPU and its guest.
+#[inline(always)]
+pub fn can_go_on(cpu: &Cpu, ec: &Ec) -> bool {
+    cpu.vcpu.get() == Some(Ref::of(ec))
+        && !ec.vcpu.attention.get()
+        && cpu.tags().is_current(ec.vcpu.svm.tag.get())
+}
+
+#[cold]
+fn new_tag(cpu: &Cpu, ec: &Ec) {
+    let (tag, flush) = cpu.tags().assign();
+    let vmcb = Vmcb::of(ec);
+    ec.vcpu.svm.tag.set(tag);
+    vmcb.write(f::ASID, tag.tag);
+    // The exit sets it back: it counts for one VMRUN.
+    vmcb.write(f::TLB_CONTROL, if flush { tlb_control::ALL } else { tlb_control::NONE });
+}
+
+/// The guest's translations are out of date: it gets a new tag, or its own is flushed where that is possible.
+pub fn forget_translations(ec: &Ec) {
+    ec.vcpu.svm.tag.set(Assigned::NONE);
+}
+
+/// TSC_AUX is all that VMLOAD does not move.
+pub fn swap(old: Option<Ref<Ec>>, ec: &Ec) {
+    if has_tsc_aux() {
+        // SAFETY: RDTSCP is there, so this is as well; 32 bits, by `set_tsc_aux`.
+        unsafe {
+            if let Some(old) = old {
+                old.vcpu.svm.tsc_aux.set(TSC_AUX.read());
+            }
+            TSC_AUX.write(ec.vcpu.svm.tsc_aux.get());
+        }
+    }
+    Vmcb::of(ec).none_clean();
+}
+
+fn has_tsc_aux() -> bool {
+    super::controls().is_some_and(|controls| controls.rdtscp)
+}
+
+/// TSC_AUX of `ec`.
+pub fn tsc_aux(cpu: &Cpu, ec: &Ec) -> u64 {
+    if cpu.vcpu.get() == Some(Ref::of(ec)) && has_tsc_aux() {
+        // SAFETY: RDTSCP is there, so this is as well.
+        unsafe { TSC_AUX.read() }
+    } else {
+        ec.vcpu.svm.tsc_aux.get()
+    }
+}
+
+/// Writes TSC_AUX of `ec`, which is loaded; cut to 32 bits.
+pub fn set_tsc_aux(ec: &Ec, value: u64) {
+    let value = value & 0xffff_ffff;
+    ec.vcpu.svm.tsc_aux.set(value);
+    if has_tsc_aux() {
+        // SAFETY: as above.
+        unsafe { TSC_AUX.write(value) };
+    }
+}
