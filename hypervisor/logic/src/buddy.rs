@@ -92,7 +92,6 @@ impl Default for Buddy {
 
 impl Buddy {
     /// No memory.
-    #[must_use]
     pub const fn new() -> Self {
         let ranges = List::new(Range { origin: 0, len: 0, map: 0 });
         Self { heads: [NONE; ORDERS], free: 0, ranges }
@@ -100,7 +99,6 @@ impl Buddy {
 
     /// Pages that are free, in blocks of any order.
     #[inline]
-    #[must_use]
     pub const fn free_pages(&self) -> u64 {
         self.free
     }

@@ -12,8 +12,10 @@
 //! | [`objects`] | capability tables |
 //! | [`quota`] | kernel-memory accounts |
 //! | [`sched`] | ready bitmap, budgets, timeouts |
+//! | [`smp`] | what several CPUs hand each other: locks, requests, wake-ups |
 //! | [`ipc`] | what moves between two UTCBs |
 //! | [`vmx`] | VT-x: capabilities, control negotiation, VMCS fields, exit reasons |
+//! | [`exits`] | from the exits of a processor to those of the neutral interface |
 //! | [`svm`] | AMD-V: capabilities, VMCB fields, intercepts, exit codes and what they tell |
 //! | [`tags`] | tags of TLB entries: ASIDs, VPIDs |
 //! | [`acpi`] | interrupt topology out of the firmware's tables |
@@ -22,12 +24,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(test)]
 extern crate std;
 
 pub mod acpi;
 pub mod buddy;
 pub mod elf;
+pub mod exits;
 pub mod frames;
 pub mod ipc;
 pub mod list;
@@ -36,6 +39,7 @@ pub mod paging;
 pub mod physical;
 pub mod quota;
 pub mod sched;
+pub mod smp;
 pub mod svm;
 pub mod tags;
 pub mod vmx;

@@ -13,7 +13,6 @@ pub struct Full;
 
 impl<T: Copy, const N: usize> List<T, N> {
     /// An empty list; `filler` occupies the unused places.
-    #[must_use]
     pub const fn new(filler: T) -> Self {
         Self { items: [filler; N], len: 0 }
     }

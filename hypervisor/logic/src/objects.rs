@@ -28,28 +28,24 @@ impl Cap {
 
     /// A capability for the object at kernel address `object`, which is not 0.
     #[inline]
-    #[must_use]
     pub const fn new(object: u64, ty: ObjectType, perms: Perms) -> Self {
         Self { object, meta: (ty as u64) << 8 | perms.0 as u64 }
     }
 
     /// Whether it is one at all.
     #[inline]
-    #[must_use]
     pub const fn is_empty(self) -> bool {
         self.object == 0
     }
 
     /// What its holder may do.
     #[inline]
-    #[must_use]
     pub const fn perms(self) -> Perms {
         Perms(self.meta as u8)
     }
 
     /// The same with no more than `perms`.
     #[inline]
-    #[must_use]
     pub const fn with(self, perms: Perms) -> Self {
         Self { object: self.object, meta: self.meta & (!0xff | perms.0 as u64) }
     }
@@ -58,7 +54,6 @@ impl Cap {
 /// Whether a capability with that `meta` is of type `ty` and has all of `need`. An empty one never
 /// is.
 #[inline(always)]
-#[must_use]
 pub const fn matches(meta: u64, ty: ObjectType, need: Perms) -> bool {
     let need = need.0 as u64;
     meta & (0xff00 | need) == (ty as u64) << 8 | need
@@ -109,14 +104,12 @@ impl ObjectTable {
 
     /// The table with that root page.
     #[inline(always)]
-    #[must_use]
     pub const fn from_root(root: u64) -> Self {
         Self { root }
     }
 
     /// The capability at `sel`; [`Cap::EMPTY`] if there is none or there is no such selector.
     #[inline(always)]
-    #[must_use]
     pub fn get(&self, frames: &impl Frames, sel: Selector) -> Cap {
         if sel >= SELECTORS {
             return Cap::EMPTY;

@@ -37,7 +37,6 @@ pub struct PhysicalSpace {
 impl PhysicalSpace {
     /// The space of a processor with addresses of `bits` bits (CPUID.80000008H:EAX\[7:0\]), at most
     /// 52. All of it counts as device memory until [`Self::add_ram`] says otherwise.
-    #[must_use]
     pub fn new(bits: u32) -> Self {
         let end = 1_u64 << bits.clamp(12, 52).wrapping_sub(12);
         let mut borders = List::new(Border { page: 0, kind: Kind::Kept });

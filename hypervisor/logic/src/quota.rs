@@ -15,21 +15,18 @@ pub struct Exhausted;
 
 impl Quota {
     /// An account of `limit` pages, all free.
-    #[must_use]
     pub const fn new(limit: u64) -> Self {
         Self { free: limit, limit }
     }
 
     /// Pages that can still be taken.
     #[inline]
-    #[must_use]
     pub const fn free(&self) -> u64 {
         self.free
     }
 
     /// Pages that belong to the account, taken or not.
     #[inline]
-    #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
     }

@@ -40,7 +40,6 @@ pub struct Tags {
 
 impl Tags {
     /// Tags from 1 up to `count - 1`; tag 0 is the host's. There is at least tag 1.
-    #[must_use]
     pub const fn new(count: u32) -> Self {
         Self { count: if count < 2 { 2 } else { count }, next: 1, generation: 1 }
     }

@@ -68,9 +68,8 @@ impl Features {
     /// Asks for them.
     pub fn read() -> Self {
         let basic = __cpuid(1);
-        let leaves = __cpuid(0).eax;
-        let seven = if leaves >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000 + 0x7fff) };
-        let (ebx, ecx) = if leaves >= 7 { (seven.ebx, seven.ecx) } else { (0, 0) };
+        let seven = (__cpuid(0).eax >= 7).then(|| __cpuid_count(7, 0));
+        let (ebx, ecx) = seven.map_or((0, 0), |leaf| (leaf.ebx, leaf.ecx));
         let mut protection = Cr4Flags::empty();
         protection.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, ebx & 1 << 7 != 0);
         protection.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, ebx & 1 << 20 != 0);

@@ -3,6 +3,7 @@
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 
+use crate::arch::kernel_map::{ACCESSED, ADDRESS, DIRTY, NO_EXECUTE, PRESENT, WRITE};
 use crate::mem::{PAGE, WINDOW, pool};
 use crate::panic::refuse;
 use crate::println;
@@ -19,12 +20,8 @@ const MOST: u64 = 256 << 20;
 /// What must be left for tasks.
 const REST: u64 = 16 << 20;
 
-const PRESENT: u64 = 1 << 0;
-const WRITE: u64 = 1 << 1;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
+/// Bit of an entry: it is a leaf, above the last level.
 const LARGE_PAGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
 
 /// All physical memory, as the loader maps it. Only until the root task starts.
 pub struct Physical {
@@ -59,7 +56,6 @@ impl Physical {
 
     /// The physical address behind an address that `root` maps.
     pub fn translate(&self, root: u64, va: u64) -> Option<u64> {
-        const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
         let mut table = root;
         for shift in [39, 30, 21, 12] {
             // SAFETY: tables are in memory, which is mapped.

@@ -14,7 +14,6 @@ use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::{BootInfo, entry_point};
 
 use crate::arch::cpu;
-use crate::panic::refuse;
 use crate::{arch, log, println};
 
 /// What the kernel asks of a loader: all physical memory mapped somewhere.
@@ -32,10 +31,7 @@ fn main(info: &'static mut BootInfo) -> ! {
     log::open_serial();
     open_screen(info);
     println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
-    let virtualization = match arch::vendor::probe() {
-        Ok(virtualization) => virtualization,
-        Err(refusal) => refuse(format_args!("{refusal}")),
-    };
+    let virtualization = arch::vendor::probe();
     let features = machine::Features::read();
     let physical = memory::Physical::new(info);
     let map = memory::take_pool(info, &physical);

@@ -5,6 +5,7 @@ use abi::cap::{MemRights, Perms, own, root};
 use abi::hip::{self, Hip, MAX_REGIONS, Region, RegionKind};
 use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
+use abi::utcb::Utcb;
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegionKind, PixelFormat};
 use hypervisor_logic::acpi::PhysRead;
@@ -18,6 +19,7 @@ use super::memory::{Map, Physical};
 use crate::arch::vendor::Virtualization;
 use crate::arch::{self, Resume, Vcpu, bitmaps, fpu, space};
 use crate::log;
+use crate::mem::tables::Tables;
 use crate::mem::{pool, virt};
 use crate::object::ec::{Birth, Ec, Frame, Kind};
 use crate::object::pd::Pd;
@@ -73,13 +75,13 @@ pub fn prepare(
         space.adopt();
     }
     fill(&ports, &msrs);
-    let image_start = load_image(info, map, physical, pd, &host);
+    let (image_start, entry) = load_image(info, map, physical, pd, &host);
     let physical_space = physical_space(info, map, machine, image_start);
     let frames = need(Ref::create(&pd, Space::new(pd, Table::Physical(physical_space))));
     let utcb = need(pd.account.take_page().ok_or(()));
     kernel_page(pd, &host, ROOT_UTCB, utcb, MemRights::RW);
     map_log(physical, map, pd, &host);
-    let ec = start_thread(pd, utcb);
+    let ec = start_thread(pd, utcb, entry);
     crate::sched::set_tsc_hz(machine.tsc_hz);
     let budget = Budget::new(SLICE, 0, arch::tsc());
     let sc = need(Ref::create(&pd, Sc::new(ec, HIGHEST, budget)));
@@ -124,20 +126,14 @@ fn kernel_page(pd: Ref<Pd>, host: &Space, va: u64, pa: u64, rights: MemRights) {
 }
 
 fn map_log(physical: &Physical, map: &Map, pd: Ref<Pd>, host: &Space) {
+    let Table::Host(table) = &host.table else { return };
+    let mut table = space::host(table.root);
+    let mut tables = Tables(&pd.account);
     let ring = &raw const log::RING as u64;
     for offset in (0..size_of::<hip::LogRing>() as u64).step_by(PAGE_SIZE as usize) {
-        if let Some(pa) = physical.translate(map.boot, ring + offset)
-            && let Table::Host(table) = &host.table
-        {
+        if let Some(pa) = physical.translate(map.boot, ring + offset) {
             // Not pinned: the root task may show it to others.
-            let mut tables = crate::mem::tables::Tables(&pd.account);
-            let _ = need(space::host(table.root).map(
-                &mut tables,
-                ROOT_LOG + offset,
-                pa,
-                12,
-                MemRights::R,
-            ));
+            let _ = need(table.map(&mut tables, ROOT_LOG + offset, pa, 12, MemRights::R));
         }
     }
 }
@@ -150,8 +146,15 @@ fn bundle(info: &BootInfo) -> Option<&'static [u8]> {
     Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
 }
 
-/// Copies the segments of the root task below the pool, and maps them. Returns where they begin.
-fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host: &Space) -> u64 {
+/// Copies the segments of the root task below the pool, and maps them. Returns where they begin, and the address of the first
+/// instruction.
+fn load_image(
+    info: &BootInfo,
+    map: &Map,
+    physical: &Physical,
+    pd: Ref<Pd>,
+    host: &Space,
+) -> (u64, u64) {
     let Some(bytes) = bundle(info) else {
         refuse(format_args!("the loader brought no bundle; add it as the second module"));
     };
@@ -168,7 +171,7 @@ fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host
             refuse(format_args!("the root task is no program that can be loaded ({error:?})"))
         }
     };
-    let Table::Host(table) = &host.table else { return map.image_end };
+    let Table::Host(table) = &host.table else { return (map.image_end, 0) };
     let mut table = space::host(table.root);
     let mut at = map.image_end;
     for segment in elf.segments() {
@@ -193,16 +196,13 @@ fn load_image(info: &BootInfo, map: &Map, physical: &Physical, pd: Ref<Pd>, host
         };
         for page in 0..pages {
             let (va, pa) = (first + page * PAGE_SIZE, at + page * PAGE_SIZE);
-            let mut tables = crate::mem::tables::Tables(&pd.account);
+            let mut tables = Tables(&pd.account);
             // A fresh space: there is nothing to flush.
             let _ = need(table.map(&mut tables, va, pa, 12, rights));
         }
     }
-    ENTRY.call_once(|| elf.entry());
-    at
+    (at, elf.entry())
 }
-
-static ENTRY: Once<u64> = Once::new();
 
 /// What the kernel keeps of physical memory, and what is RAM of the rest.
 fn physical_space(
@@ -255,41 +255,34 @@ fn keep_but_bundle(
     space.keep(to, end - to)
 }
 
-fn start_thread(pd: Ref<Pd>, utcb: u64) -> Ref<Ec> {
-    let mut frame = Frame { rip: ENTRY.get().copied().unwrap_or(0), ..Frame::default() };
+fn start_thread(pd: Ref<Pd>, utcb: u64, entry: u64) -> Ref<Ec> {
+    let mut frame = Frame { rip: entry, ..Frame::default() };
     frame.gpr.rdi = ROOT_HIP;
     frame.gpr.rsi = ROOT_UTCB;
-    let birth = Birth {
-        pd,
-        kind: Kind::Thread,
-        cpu: 0,
-        events: 0,
-        utcb: virt(utcb).cast(),
-        resume: Resume::hypercall(),
-        entry_sp: 0,
-        frame,
-        vcpu: Vcpu::none(),
-    };
-    need(Ref::create(&pd, Ec::new(birth)).map_err(|(status, _)| status))
+    let thread = thread(pd, virt(utcb).cast(), Resume::hypercall(), frame);
+    need(Ref::create(&pd, thread).map_err(|(status, _)| status))
 }
 
 /// Writes the idle context into its page.
 fn make_idle(machine: &Machine, pd: Ref<Pd>) {
-    let birth = Birth {
+    let idle = thread(pd, core::ptr::null_mut(), Resume::idle(), Frame::default());
+    idle.kernel_stack.set(machine.stack_top);
+    // SAFETY: the page was set aside for this.
+    unsafe { machine.idle.as_ptr().write(idle) };
+}
+
+fn thread(pd: Ref<Pd>, utcb: *mut Utcb, resume: Resume, frame: Frame) -> Ec {
+    Ec::new(Birth {
         pd,
         kind: Kind::Thread,
         cpu: 0,
         events: 0,
-        utcb: core::ptr::null_mut(),
-        resume: Resume::idle(),
+        utcb,
+        resume,
         entry_sp: 0,
-        frame: Frame::default(),
+        frame,
         vcpu: Vcpu::none(),
-    };
-    let idle = Ec::new(birth);
-    idle.kernel_stack.set(machine.stack_top);
-    // SAFETY: the page was set aside for this.
-    unsafe { machine.idle.as_ptr().write(idle) };
+    })
 }
 
 #[allow(clippy::too_many_arguments)]

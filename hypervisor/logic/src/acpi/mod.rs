@@ -1,5 +1,4 @@
-//! What the kernel needs from the firmware's tables: processors, interrupt controllers, the PM
-//! timer.
+//! What the kernel needs from the firmware's tables: processors and interrupt controllers.
 //!
 //! The tables are in memory that anything may have written: all lengths are checked, all loops are
 //! bounded.
@@ -28,26 +27,10 @@ pub struct LocalApic {
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoApic {
-    /// Its identifier.
-    pub id: u8,
     /// Physical address of its registers.
     pub address: u32,
     /// The global system interrupt of its first pin.
     pub gsi_base: u32,
-}
-
-/// An ISA interrupt that is not the global system interrupt of the same number, edge-triggered and
-/// active high.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Override {
-    /// The ISA interrupt.
-    pub irq: u8,
-    /// The global system interrupt.
-    pub gsi: u32,
-    /// Active low.
-    pub active_low: bool,
-    /// Level-triggered.
-    pub level: bool,
 }
 
 /// What the tables say about the machine.
@@ -58,16 +41,6 @@ pub struct MachineInfo {
     pub local_apics: List<LocalApic, 64>,
     /// I/O APICs.
     pub io_apics: List<IoApic, 8>,
-    /// ISA interrupts that are special.
-    pub overrides: List<Override, 24>,
-    /// Physical address of the local APICs' registers.
-    pub lapic_address: u64,
-    /// Whether there is a pair of 8259s that must be masked.
-    pub has_8259: bool,
-    /// The port of the PM timer.
-    pub pm_timer: Option<u16>,
-    /// Whether the PM timer has 32 bits instead of 24.
-    pub pm_timer_32bit: bool,
 }
 
 /// Why the tables cannot be used.
@@ -85,19 +58,14 @@ pub enum AcpiError {
 const MAX_TABLES: u64 = 256;
 
 impl MachineInfo {
-    /// Reads the tables whose root pointer is at physical address `rsdp`. A bad FADT only costs the
-    /// PM timer.
+    /// Reads the tables whose root pointer is at physical address `rsdp`.
     ///
     /// # Errors
     /// See [`AcpiError`].
     pub fn read(mem: &impl PhysRead, rsdp: u64) -> Result<Self, AcpiError> {
         let (root, entry) = root_table(mem, rsdp)?;
         let madt = find(mem, &root, entry, *b"APIC").ok_or(AcpiError::NoMadt)?;
-        let mut info = madt::read(mem, &madt).ok_or(AcpiError::NoMadt)?;
-        if let Some(fadt) = find(mem, &root, entry, *b"FACP") {
-            (info.pm_timer, info.pm_timer_32bit) = pm_timer(mem, &fadt);
-        }
-        Ok(info)
+        Ok(madt::read(mem, &madt))
     }
 }
 
@@ -134,17 +102,4 @@ fn find(mem: &impl PhysRead, root: &Table, entry: u64, signature: [u8; 4]) -> Op
         };
         Table::open(mem, address?, signature)
     })
-}
-
-/// The PM timer's port, and whether it has 32 bits (ACPI 6.5 5.2.9; 4.8.3.3).
-fn pm_timer(mem: &impl PhysRead, fadt: &Table) -> (Option<u16>, bool) {
-    const TMR_VAL_EXT: u32 = 1 << 8;
-    let wide = fadt.get(mem, 112).map_or(0, u32::from_le_bytes) & TMR_VAL_EXT != 0;
-    // X_PM_TMR_BLK: space 1 is I/O ports. It outranks the older field if it is there.
-    let extended = fadt.get::<12>(mem, 208).and_then(|[space, _, _, _, address @ ..]| {
-        (space == 1).then_some(u64::from_le_bytes(address))
-    });
-    let old = fadt.get(mem, 76).map(u32::from_le_bytes).map(u64::from);
-    let port = extended.filter(|port| *port != 0).or(old).filter(|port| *port != 0);
-    (port.and_then(|port| u16::try_from(port).ok()), wide)
 }

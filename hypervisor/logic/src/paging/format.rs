@@ -15,7 +15,10 @@ pub trait Format: Copy {
     /// Shift of the largest leaf: 12, 21 or 30.
     fn max_leaf_shift(self) -> u32;
     /// Whether the table can translate `va`.
-    fn reaches(self, va: u64) -> bool;
+    #[inline]
+    fn reaches(self, va: u64) -> bool {
+        va >> 12 < Self::PAGES
+    }
     /// An entry that points to the table in `page`.
     fn table(self, page: u64) -> u64;
     /// A leaf of `1 << shift` bytes at `pa`. Memory that cannot be read is not mapped at all: 0.
@@ -55,19 +58,26 @@ const fn bit(rights: MemRights, right: MemRights, bit: u64) -> u64 {
     if rights.contains(right) { bit } else { 0 }
 }
 
-/// 4-level paging of the processor itself, for ring 3 (SDM 3A 4.5.4).
+/// 4-level paging of the processor itself (SDM 3A 4.5.4), for ring 3 or, with AMD-V, for guests:
+/// those tables are walked as for an access in user mode whatever the guest's mode is (APM 2
+/// 15.25.5).
 ///
 /// Accessed and dirty are set from the start, which spares the processor the write. Uncached is
-/// PCD and PWT together: entry 3 of the PAT, which is UC from power-on (SDM 3A 12.12.4).
+/// PCD and PWT together: entry 3 of the PAT, which is UC from power-on (SDM 3A 12.12.4). What is not
+/// uncached is entry 0, write-back, and the guest's PAT counts (APM 2 15.25.8). IA32_EFER.NXE has to
+/// be set in the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct LongMode<const GUEST: bool> {
     /// Shift of the largest leaf: 12, 21 or 30.
     pub max_leaf_shift: u32,
-    /// Whether IA32_EFER.NXE is set; without it everything readable is executable.
-    pub nx: bool,
 }
 
-impl Host {
+/// Ring 3.
+pub type Host = LongMode<false>;
+/// Nested page tables.
+pub type Npt = LongMode<true>;
+
+impl<const GUEST: bool> LongMode<GUEST> {
     const P: u64 = 1 << 0;
     const RW: u64 = 1 << 1;
     const US: u64 = 1 << 2;
@@ -79,9 +89,9 @@ impl Host {
     const XD: u64 = 1 << 63;
 }
 
-impl Format for Host {
-    const PAGES: u64 = 1 << 35;
-    const PINS: bool = true;
+impl<const GUEST: bool> Format for LongMode<GUEST> {
+    const PAGES: u64 = if GUEST { 1 << 36 } else { 1 << 35 };
+    const PINS: bool = !GUEST;
 
     #[inline]
     fn max_leaf_shift(self) -> u32 {
@@ -90,7 +100,7 @@ impl Format for Host {
 
     #[inline]
     fn reaches(self, va: u64) -> bool {
-        matches!(va >> 47, 0 | 0x1_ffff)
+        va >> 47 == 0 || va >> 47 == if GUEST { 1 } else { 0x1_ffff }
     }
 
     #[inline]
@@ -103,7 +113,8 @@ impl Format for Host {
         if !rights.contains(MemRights::R) {
             return 0;
         }
-        let xd = if self.nx && !rights.contains(MemRights::X) { Self::XD } else { 0 };
+        let xd = if rights.contains(MemRights::X) { 0 } else { Self::XD };
+        let pin = if GUEST { 0 } else { Self::PIN };
         pa & ADDRESS
             | Self::D
             | Self::A
@@ -113,7 +124,7 @@ impl Format for Host {
             | large(shift)
             | bit(rights, MemRights::W, Self::RW)
             | bit(rights, MemRights::UNCACHED, Self::UC)
-            | bit(rights, PINNED, Self::PIN)
+            | bit(rights, PINNED, pin)
     }
 
     #[inline]
@@ -176,11 +187,6 @@ impl Format for Ept {
     }
 
     #[inline]
-    fn reaches(self, va: u64) -> bool {
-        va >> 48 == 0
-    }
-
-    #[inline]
     fn table(self, page: u64) -> u64 {
         page & ADDRESS | Self::A | Self::RWX
     }
@@ -209,62 +215,5 @@ impl Format for Ept {
     fn rights(self, entry: u64) -> MemRights {
         let uncached = if entry & Self::UC != 0 { MemRights::UNCACHED.0 } else { 0 };
         MemRights((entry & Self::RWX) as u32 | uncached)
-    }
-}
-
-/// Nested page tables: the entries of [`Host`], walked as for an access in user mode whatever the
-/// guest's mode is (APM 2 15.25.5).
-///
-/// What is not uncached is entry 0 of the host's PAT, write-back, and the guest's PAT counts (APM 2
-/// 15.25.8). No-execute is only honoured if the host had EFER.NXE set when it entered the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Npt {
-    /// Shift of the largest leaf: 12, 21 or 30.
-    pub max_leaf_shift: u32,
-}
-
-impl Npt {
-    const fn entries(self) -> Host {
-        Host { max_leaf_shift: self.max_leaf_shift, nx: true }
-    }
-}
-
-impl Format for Npt {
-    const PAGES: u64 = 1 << 36;
-    const PINS: bool = false;
-
-    #[inline]
-    fn max_leaf_shift(self) -> u32 {
-        self.max_leaf_shift
-    }
-
-    #[inline]
-    fn reaches(self, va: u64) -> bool {
-        va >> 48 == 0
-    }
-
-    #[inline]
-    fn table(self, page: u64) -> u64 {
-        self.entries().table(page)
-    }
-
-    #[inline]
-    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
-        self.entries().leaf(pa, shift, MemRights(rights.0 & !PINNED.0))
-    }
-
-    #[inline]
-    fn present(self, entry: u64) -> bool {
-        self.entries().present(entry)
-    }
-
-    #[inline]
-    fn is_table(self, entry: u64, shift: u32) -> bool {
-        self.entries().is_table(entry, shift)
-    }
-
-    #[inline]
-    fn rights(self, entry: u64) -> MemRights {
-        self.entries().rights(entry)
     }
 }

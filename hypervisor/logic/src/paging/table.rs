@@ -37,14 +37,12 @@ impl<F: Format> PageTable<F> {
 
     /// The table with that root page.
     #[inline]
-    #[must_use]
     pub const fn from_root(root: u64, format: F) -> Self {
         Self { root, format }
     }
 
     /// The leaf that translates `va`.
     #[inline]
-    #[must_use]
     pub fn lookup(&self, frames: &impl Frames, va: u64) -> Option<Mapping> {
         if !self.format.reaches(va) {
             return None;
@@ -230,7 +228,7 @@ impl<F: Format> PageTable<F> {
             if *next >= end {
                 return true;
             }
-            let Slot { table, index, shift, entry } = self.find_table(frames, *next);
+            let Slot { table, index, shift, entry } = self.find_above(frames, *next, 21);
             if self.format.is_table(entry, shift) {
                 frames.write(table, index, 0);
                 frames.free(table_address(entry));
@@ -240,21 +238,6 @@ impl<F: Format> PageTable<F> {
             *next = after;
         }
         *next >= end
-    }
-
-    /// The lowest entry for `va` that is not in a last-level table.
-    fn find_table(&self, frames: &impl Frames, va: u64) -> Slot {
-        let mut table = self.root;
-        let mut shift = ROOT_SHIFT;
-        loop {
-            let index = index(va, shift);
-            let entry = frames.read(table, index);
-            if shift == 21 || !self.format.is_table(entry, shift) {
-                return Slot { table, index, shift, entry };
-            }
-            table = table_address(entry);
-            shift -= STEP;
-        }
     }
 
     /// Frees the tables that lie wholly before `after`, of which `last` was the last address looked

@@ -34,12 +34,19 @@ impl<F: Format> PageTable<F> {
     /// Walks down as far as there are tables.
     #[inline]
     pub(super) fn find(&self, frames: &impl Frames, va: u64) -> Slot {
+        self.find_above(frames, va, 12)
+    }
+
+    /// Walks down as far as there are tables, but not to those whose entries cover less than
+    /// `1 << lowest` bytes.
+    #[inline(always)]
+    pub(super) fn find_above(&self, frames: &impl Frames, va: u64, lowest: u32) -> Slot {
         let mut table = self.root;
         let mut shift = ROOT_SHIFT;
         loop {
             let index = index(va, shift);
             let entry = frames.read(table, index);
-            if shift == 12 || !self.format.is_table(entry, shift) {
+            if shift == lowest || !self.format.is_table(entry, shift) {
                 return Slot { table, index, shift, entry };
             }
             table = table_address(entry);

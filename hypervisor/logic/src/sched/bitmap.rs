@@ -13,7 +13,6 @@ pub struct PriorityBitmap {
 
 impl PriorityBitmap {
     /// The empty set.
-    #[must_use]
     pub const fn new() -> Self {
         Self { low: 0, high: 0 }
     }
@@ -37,7 +36,6 @@ impl PriorityBitmap {
 
     /// The highest priority in the set.
     #[inline]
-    #[must_use]
     pub const fn highest(&self) -> Option<u8> {
         if self.high != 0 {
             Some(127 - self.high.leading_zeros() as u8)

@@ -42,7 +42,6 @@ pub enum BudgetState {
 impl Budget {
     /// A full account, released at `now`. The budget is at least one tick, and at most the period
     /// if there is one.
-    #[must_use]
     pub const fn new(budget: u64, period: u64, now: u64) -> Self {
         let budget = if budget == 0 { 1 } else { budget };
         let budget = if period != 0 && budget > period { period } else { budget };

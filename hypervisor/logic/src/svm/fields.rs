@@ -70,7 +70,6 @@ impl<W: Width> Field<W> {
     /// Bytes from the start of the VMCB, a multiple of the width. The field lies in the page of the
     /// VMCB.
     #[inline(always)]
-    #[must_use]
     pub const fn offset(self) -> usize {
         self.offset as usize
     }
@@ -78,7 +77,6 @@ impl<W: Width> Field<W> {
     /// What has to be cleared in [`field::CLEAN`] when the field is changed; nothing if the
     /// processor never caches it.
     #[inline(always)]
-    #[must_use]
     pub const fn clean(self) -> Clean {
         self.clean
     }
@@ -148,8 +146,6 @@ pub mod field {
         INTERCEPT_MISC1: u32 = 0x00c, INTERCEPTS;
         INTERCEPT_MISC2: u32 = 0x010, INTERCEPTS;
         INTERCEPT_MISC3: u32 = 0x014, INTERCEPTS;
-        PAUSE_FILTER_THRESHOLD: u16 = 0x03c, INTERCEPTS;
-        PAUSE_FILTER_COUNT: u16 = 0x03e, INTERCEPTS;
         IOPM_BASE: u64 = 0x040, PERMISSION_MAPS;
         MSRPM_BASE: u64 = 0x048, PERMISSION_MAPS;
         TSC_OFFSET: u64 = 0x050, INTERCEPTS;
@@ -162,18 +158,10 @@ pub mod field {
         EXITINFO2: u64 = 0x080;
         EXITINTINFO: u64 = 0x088;
         NP_ENABLE: u64 = 0x090, NESTED_PAGING;
-        AVIC_APIC_BAR: u64 = 0x098, AVIC;
         EVENTINJ: u64 = 0x0a8;
         N_CR3: u64 = 0x0b0, NESTED_PAGING;
-        LBR_VIRTUALIZATION: u64 = 0x0b8, LAST_BRANCH;
         CLEAN: u32 = 0x0c0;
         NRIP: u64 = 0x0c8;
-        FETCHED_COUNT: u8 = 0x0d0;
-        // The first of 15.
-        FETCHED_BYTES: u8 = 0x0d1;
-        AVIC_BACKING_PAGE: u64 = 0x0e0, AVIC;
-        AVIC_LOGICAL_TABLE: u64 = 0x0f0, AVIC;
-        AVIC_PHYSICAL_TABLE: u64 = 0x0f8, AVIC;
         // State save area.
         GUEST_CPL: u8 = 0x4cb, SEGMENTS;
         GUEST_EFER: u64 = 0x4d0, CONTROL_REGISTERS;
@@ -185,9 +173,6 @@ pub mod field {
         GUEST_RFLAGS: u64 = 0x570;
         GUEST_RIP: u64 = 0x578;
         GUEST_RSP: u64 = 0x5d8;
-        GUEST_S_CET: u64 = 0x5e0, SHADOW_STACK;
-        GUEST_SSP: u64 = 0x5e8, SHADOW_STACK;
-        GUEST_ISST_ADDR: u64 = 0x5f0, SHADOW_STACK;
         GUEST_RAX: u64 = 0x5f8;
         GUEST_STAR: u64 = 0x600;
         GUEST_LSTAR: u64 = 0x608;
@@ -200,11 +185,6 @@ pub mod field {
         GUEST_CR2: u64 = 0x640, CR2;
         GUEST_PAT: u64 = 0x668, NESTED_PAGING;
         GUEST_DBGCTL: u64 = 0x670, LAST_BRANCH;
-        GUEST_BR_FROM: u64 = 0x678, LAST_BRANCH;
-        GUEST_BR_TO: u64 = 0x680, LAST_BRANCH;
-        GUEST_LASTEXCPFROM: u64 = 0x688, LAST_BRANCH;
-        GUEST_LASTEXCPTO: u64 = 0x690, LAST_BRANCH;
-        GUEST_SPEC_CTRL: u64 = 0x6e0;
     }
 
     /// ES.

@@ -7,22 +7,10 @@ bitflags! {
     /// Offset 000h: reads and writes of control registers.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ControlRegisters: u32 {
-        /// MOV from CR0, SMSW.
-        const READ_CR0 = 1 << 0;
-        /// MOV from CR2.
-        const READ_CR2 = 1 << 2;
-        /// MOV from CR3.
-        const READ_CR3 = 1 << 3;
-        /// MOV from CR4.
-        const READ_CR4 = 1 << 4;
         /// MOV from CR8.
         const READ_CR8 = 1 << 8;
         /// MOV to CR0, CLTS, LMSW.
         const WRITE_CR0 = 1 << 16;
-        /// MOV to CR2.
-        const WRITE_CR2 = 1 << 18;
-        /// MOV to CR3.
-        const WRITE_CR3 = 1 << 19;
         /// MOV to CR4.
         const WRITE_CR4 = 1 << 20;
         /// MOV to CR8.
@@ -30,24 +18,8 @@ bitflags! {
     }
 }
 
-bitflags! {
-    /// Offset 004h: reads and writes of debug registers.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct DebugRegisters: u32 {
-        /// MOV from DR0 to DR7: a bit for each.
-        const READ_ALL = 0xff;
-        /// MOV from DR6.
-        const READ_DR6 = 1 << 6;
-        /// MOV from DR7.
-        const READ_DR7 = 1 << 7;
-        /// MOV to DR0 to DR7: a bit for each.
-        const WRITE_ALL = 0xff << 16;
-        /// MOV to DR6.
-        const WRITE_DR6 = 1 << 22;
-        /// MOV to DR7.
-        const WRITE_DR7 = 1 << 23;
-    }
-}
+/// All reads and writes of debug registers, in the word at offset 004h.
+pub const DEBUG_REGISTERS: u32 = 0xff << 16 | 0xff;
 
 bitflags! {
     /// Offset 00Ch.
@@ -57,54 +29,26 @@ bitflags! {
         const INTR = 1 << 0;
         /// NMIs.
         const NMI = 1 << 1;
-        /// SMIs.
-        const SMI = 1 << 2;
         /// INIT.
         const INIT = 1 << 3;
         /// The guest can take the virtual interrupt.
         const VINTR = 1 << 4;
         /// Writes of CR0 that change other bits than TS and MP.
         const CR0_SEL_WRITE = 1 << 5;
-        /// SIDT.
-        const IDTR_READ = 1 << 6;
-        /// SGDT.
-        const GDTR_READ = 1 << 7;
-        /// SLDT.
-        const LDTR_READ = 1 << 8;
-        /// STR.
-        const TR_READ = 1 << 9;
-        /// LIDT.
-        const IDTR_WRITE = 1 << 10;
-        /// LGDT.
-        const GDTR_WRITE = 1 << 11;
-        /// LLDT.
-        const LDTR_WRITE = 1 << 12;
-        /// LTR.
-        const TR_WRITE = 1 << 13;
         /// RDTSC.
         const RDTSC = 1 << 14;
         /// RDPMC.
         const RDPMC = 1 << 15;
-        /// PUSHF.
-        const PUSHF = 1 << 16;
-        /// POPF.
-        const POPF = 1 << 17;
         /// CPUID.
         const CPUID = 1 << 18;
-        /// RSM.
-        const RSM = 1 << 19;
         /// IRET, before it ends the blocking of NMIs.
         const IRET = 1 << 20;
-        /// INT n.
-        const INTN = 1 << 21;
         /// INVD.
         const INVD = 1 << 22;
         /// PAUSE.
         const PAUSE = 1 << 23;
         /// HLT.
         const HLT = 1 << 24;
-        /// INVLPG.
-        const INVLPG = 1 << 25;
         /// INVLPGA.
         const INVLPGA = 1 << 26;
         /// I/O instructions exit as the I/O permission map says.
@@ -140,16 +84,12 @@ bitflags! {
         const SKINIT = 1 << 6;
         /// RDTSCP.
         const RDTSCP = 1 << 7;
-        /// INT1.
-        const ICEBP = 1 << 8;
         /// WBINVD, WBNOINVD.
         const WBINVD = 1 << 9;
         /// MONITOR, MONITORX.
         const MONITOR = 1 << 10;
         /// MWAIT, MWAITX.
         const MWAIT = 1 << 11;
-        /// MWAIT, MWAITX, if the monitor is armed.
-        const MWAIT_ARMED = 1 << 12;
         /// XSETBV.
         const XSETBV = 1 << 13;
         /// RDPRU.
@@ -165,16 +105,10 @@ bitflags! {
         const INVLPGB = 1 << 0;
         /// INVLPGB, where it is not legal.
         const INVLPGB_ILLEGAL = 1 << 1;
-        /// INVPCID.
-        const INVPCID = 1 << 2;
         /// MCOMMIT.
         const MCOMMIT = 1 << 3;
         /// TLBSYNC.
         const TLBSYNC = 1 << 4;
-        /// Bus locks.
-        const BUS_LOCK = 1 << 5;
-        /// HLT without a virtual interrupt pending.
-        const IDLE_HLT = 1 << 6;
     }
 }
 
@@ -186,20 +120,10 @@ bitflags! {
     pub struct VirtualInterrupt: u64 {
         /// A virtual interrupt is pending.
         const IRQ = 1 << 8;
-        /// The guest's global interrupt flag, if [`Self::GIF_ENABLE`].
-        const GIF = 1 << 9;
-        /// A virtual NMI is pending, if [`Self::NMI_ENABLE`].
-        const NMI = 1 << 11;
-        /// Virtual NMIs are blocked, if [`Self::NMI_ENABLE`].
-        const NMI_MASK = 1 << 12;
         /// The virtual interrupt is taken whatever the task priority is.
         const IGNORE_TPR = 1 << 20;
         /// RFLAGS.IF and CR8 of the guest concern virtual interrupts only.
         const INTR_MASKING = 1 << 24;
-        /// STGI and CLGI of the guest change [`Self::GIF`].
-        const GIF_ENABLE = 1 << 25;
-        /// NMIs are virtual.
-        const NMI_ENABLE = 1 << 26;
     }
 }
 
@@ -209,8 +133,4 @@ pub mod tlb_control {
     pub const NONE: u8 = 0;
     /// Everything, of all ASIDs and of the host.
     pub const ALL: u8 = 1;
-    /// Everything of this VMCB's ASID; needs FlushByAsid.
-    pub const ASID: u8 = 3;
-    /// What is not global, of this VMCB's ASID; needs FlushByAsid.
-    pub const ASID_NON_GLOBAL: u8 = 7;
 }

@@ -14,20 +14,8 @@ bitflags! {
         const SVM_LOCK = 1 << 2;
         /// The address of the next instruction is told.
         const NRIP_SAVE = 1 << 3;
-        /// Clean bits.
-        const VMCB_CLEAN = 1 << 5;
-        /// The TLB can be flushed by ASID.
-        const FLUSH_BY_ASID = 1 << 6;
         /// Decode assists.
         const DECODE_ASSISTS = 1 << 7;
-        /// A counter that lets some PAUSE pass.
-        const PAUSE_FILTER = 1 << 10;
-        /// The counter begins anew when PAUSEs are far apart.
-        const PAUSE_THRESHOLD = 1 << 12;
-        /// The guest has a global interrupt flag of its own.
-        const VGIF = 1 << 16;
-        /// NMIs can be virtual.
-        const VNMI = 1 << 25;
     }
 }
 
@@ -48,18 +36,6 @@ pub struct Controls {
     /// EXITINFO1 describes accesses to control and debug registers and INVLPG, and instruction bytes
     /// come with nested page faults.
     pub decode_assists: bool,
-    /// TLB_CONTROL can flush a single ASID.
-    pub flush_by_asid: bool,
-    /// Clean bits may be set.
-    pub clean_bits: bool,
-    /// The pause-filter count is used.
-    pub pause_filter: bool,
-    /// The pause-filter threshold is used.
-    pub pause_threshold: bool,
-    /// The guest's global interrupt flag can be virtual.
-    pub vgif: bool,
-    /// NMIs can be virtual.
-    pub vnmi: bool,
 }
 
 /// Why this processor cannot run guests.
@@ -127,7 +103,6 @@ pub const fn negotiate(caps: &SvmCapabilities) -> Result<Controls, Refusal> {
     if caps.asids < 2 {
         return Err(Refusal::TooFewAsids(caps.asids));
     }
-    let pause_filter = features.contains(Features::PAUSE_FILTER);
     Ok(Controls {
         vm_cr,
         asids: caps.asids,
@@ -135,12 +110,6 @@ pub const fn negotiate(caps: &SvmCapabilities) -> Result<Controls, Refusal> {
         rdtscp: caps.rdtscp,
         next_rip: features.contains(Features::NRIP_SAVE),
         decode_assists: features.contains(Features::DECODE_ASSISTS),
-        flush_by_asid: features.contains(Features::FLUSH_BY_ASID),
-        clean_bits: features.contains(Features::VMCB_CLEAN),
-        pause_filter,
-        pause_threshold: pause_filter && features.contains(Features::PAUSE_THRESHOLD),
-        vgif: features.contains(Features::VGIF),
-        vnmi: features.contains(Features::VNMI),
     })
 }
 

@@ -10,7 +10,6 @@ const fn bit(value: u64, bit: u32) -> u64 {
 /// The [`PortAccess`] of [`code::IOIO`] (APM 2 15.10.2). The linear address of a string access is not
 /// told.
 #[inline(always)]
-#[must_use]
 pub const fn port_access(info1: u64) -> PortAccess {
     // One of SZ8, SZ16, SZ32 is set: as a number, the size in bytes.
     let size = (info1 >> 4 & 7).saturating_sub(1);
@@ -21,14 +20,12 @@ pub const fn port_access(info1: u64) -> PortAccess {
 /// Length in bytes of the I/O instruction at `rip`: EXITINFO2 is the address behind it (APM 2
 /// 15.10.2), whichever way that wraps.
 #[inline(always)]
-#[must_use]
 pub const fn port_length(rip: u64, info2: u64) -> u64 {
     info2.wrapping_sub(rip) & 0xf
 }
 
 /// The [`MemoryAccess`] of [`code::NPF`] (APM 2 15.25.6). There is never a linear address.
 #[inline(always)]
-#[must_use]
 pub const fn memory_access(info1: u64) -> MemoryAccess {
     const WRITE: u32 = 1;
     const FETCH: u32 = 4;
@@ -46,7 +43,6 @@ pub const fn memory_access(info1: u64) -> MemoryAccess {
 /// The [`ControlAccess`] of a read or write of a control register. `decode_assists` is
 /// [`super::Controls::decode_assists`]: only then EXITINFO1 means anything, and only of MOV, not of
 /// CLTS, LMSW and SMSW (APM 2 15.8.1).
-#[must_use]
 pub const fn control_access(code: u64, info1: u64, decode_assists: bool) -> ControlAccess {
     let access = match code {
         code::CR0_SEL_WRITE => 0,
@@ -61,7 +57,6 @@ pub const fn control_access(code: u64, info1: u64, decode_assists: bool) -> Cont
 
 /// `qual[0]` of a read or write of a debug register: bits 0-2 = register, 4 = MOV from, and with
 /// `decode_assists` bit 7 and in bits 8-11 the general register.
-#[must_use]
 pub const fn debug_access(code: u64, info1: u64, decode_assists: bool) -> u64 {
     let access = code & 7 | ((code < code::WRITE_DR0) as u64) << 4;
     if decode_assists { access | ControlAccess::DECODED | (info1 & 0xf) << 8 } else { access }
@@ -69,7 +64,6 @@ pub const fn debug_access(code: u64, info1: u64, decode_assists: bool) -> u64 {
 
 /// `qual[0]` of [`code::TASK_SWITCH`] (APM 2 15.14.1). `int_info` is EXITINTINFO: a task gate in the
 /// IDT is only met while an event is being delivered.
-#[must_use]
 pub const fn task_switch(info1: u64, info2: u64, int_info: u64) -> u64 {
     const IRET: u32 = 36;
     const JMP: u32 = 38;
@@ -87,7 +81,6 @@ pub const fn task_switch(info1: u64, info2: u64, int_info: u64) -> u64 {
 
 /// The exception of an exit from [`code::EXCEPTION_0`] on (APM 2 15.12), ready to be passed on.
 /// `protected` is the guest's CR0.PE: in real mode no exception has an error code.
-#[must_use]
 pub const fn exception(code: u64, info1: u64, protected: bool) -> Event {
     /// #DF, whose error code is always 0 and is not told.
     const ZERO: u32 = 1 << 8;

@@ -15,7 +15,6 @@ const BITS: u16 = 0xfff;
 
 /// The attributes in a VMCB for [`Segment::attr`].
 #[inline(always)]
-#[must_use]
 pub const fn attributes_to_vmcb(attr: u16) -> u16 {
     if attr & Segment::UNUSABLE != 0 { 0 } else { attr & BITS }
 }
@@ -26,7 +25,6 @@ pub const fn attributes_to_vmcb(attr: u16) -> u16 {
 /// have in their place, so that a state can move to any: a segment in use was accessed, and a limit
 /// that only G can express has it.
 #[inline(always)]
-#[must_use]
 pub const fn attributes_from_vmcb(attributes: u16, limit: u32) -> u16 {
     let mut attr = attributes & BITS;
     if attr & PRESENT == 0 {
@@ -44,7 +42,6 @@ pub const fn attributes_from_vmcb(attributes: u16, limit: u32) -> u16 {
 /// [`Segment::attr`] of SS, whose DPL is the current privilege level, usable or not; in a VMCB that
 /// is a field of its own.
 #[inline(always)]
-#[must_use]
 pub const fn stack_from_vmcb(attributes: u16, limit: u32, cpl: u8) -> u16 {
     let attr = attributes_from_vmcb(attributes, limit);
     attr & !(3 << DPL_SHIFT) | (cpl as u16 & 3) << DPL_SHIFT
@@ -52,7 +49,6 @@ pub const fn stack_from_vmcb(attributes: u16, limit: u32, cpl: u8) -> u16 {
 
 /// [`Segment::attr`] of TR, which is always in use: its task is busy.
 #[inline(always)]
-#[must_use]
 pub const fn task_from_vmcb(attributes: u16, limit: u32) -> u16 {
     let attr = attributes_from_vmcb(attributes, limit);
     if attr & Segment::UNUSABLE != 0 { attr } else { attr | TYPE_BUSY }
@@ -60,7 +56,6 @@ pub const fn task_from_vmcb(attributes: u16, limit: u32) -> u16 {
 
 /// The current privilege level for [`Segment::attr`] of SS.
 #[inline(always)]
-#[must_use]
 pub const fn privilege_level(attr: u16) -> u8 {
     (attr >> DPL_SHIFT & 3) as u8
 }
@@ -73,7 +68,6 @@ const HAS_ERROR: u32 = 1 << 11;
 
 /// EVENTINJ for an event (APM 2 15.20): what is beyond the kinds of [`EventKind`], INT1 (5) and
 /// INT3 or INTO (6) on other processors, is an exception here.
-#[must_use]
 pub const fn event_to_vmcb(event: Event) -> u64 {
     if !event.is_valid() {
         return 0;
@@ -87,7 +81,6 @@ pub const fn event_to_vmcb(event: Event) -> u64 {
 }
 
 /// The event in EVENTINJ or EXITINTINFO (APM 2 15.7.2, 15.20).
-#[must_use]
 pub const fn event_from_vmcb(raw: u64) -> Event {
     let info = raw as u32 & MEANT;
     let event = Event { info, error: if info & HAS_ERROR != 0 { (raw >> 32) as u32 } else { 0 } };

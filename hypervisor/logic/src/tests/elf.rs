@@ -60,7 +60,7 @@ fn each_mistake_has_its_error() {
     let small = (1, 5, 0x200, 0x40_0000, 2, 1);
     assert_eq!(error(0x40_0000, &[small]), ElfError::BadSize(0));
     for vaddr in [u64::MAX, 1 << 47] {
-        assert_eq!(error(0, &[(1, 5, 0x200, vaddr, 1, 1)]), ElfError::BadSize(0));
+        assert_eq!(error(0, &[(1, 5, 0x200, vaddr, 1, 1)]), ElfError::BadAddress(0));
     }
     for offset in [0x400, u64::MAX] {
         let cut = (1, 5, offset, 0x40_0000, 1, 1);
@@ -81,6 +81,31 @@ fn each_mistake_has_its_error() {
     assert_eq!(with(57, 1), Some(ElfError::Truncated));
     assert_eq!(with(39, 0xff), Some(ElfError::Truncated));
     assert_eq!(Elf::parse(&good[..63]).err(), Some(ElfError::NotElf));
+}
+
+#[test]
+fn addresses_can_be_limited() {
+    let bytes = file(0x40_0010, &[TEXT, DATA]);
+    let within = |addresses| Elf::parse_within(&bytes, addresses).err();
+    assert_eq!(within(0x40_0000..0x40_3300), None);
+    assert_eq!(within(0x40_0001..0x40_3300), Some(ElfError::BadAddress(0)));
+    assert_eq!(within(0x40_0000..0x40_32ff), Some(ElfError::BadAddress(1)));
+}
+
+#[test]
+fn relocations_are_seen() {
+    let dynamic = |offset, tag: u64, size: u64| {
+        let mut bytes = file(0x40_0010, &[TEXT, (2, 4, offset, 0, 0x20, 0x20)]);
+        bytes[0x300..0x308].copy_from_slice(&tag.to_le_bytes());
+        bytes[0x308..0x310].copy_from_slice(&size.to_le_bytes());
+        bytes[0x310..0x320].fill(0);
+        Elf::parse(&bytes).unwrap().needs_relocations()
+    };
+    assert!(!Elf::parse(&file(0x40_0010, &[TEXT])).unwrap().needs_relocations());
+    assert!(dynamic(0x300, 8, 24) && dynamic(0x300, 2, 24));
+    assert!(!dynamic(0x300, 8, 0) && !dynamic(0x300, 5, 24));
+    assert!(!dynamic(0x310, 8, 24), "what follows DT_NULL does not count");
+    assert!(dynamic(0x3f0, 8, 24), "a section that is cut off may ask for anything");
 }
 
 proptest! {

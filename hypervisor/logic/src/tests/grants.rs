@@ -1,11 +1,11 @@
+use super::pool::Pool;
 use crate::frames::Frames;
-use crate::frames::pool::Pool;
 use crate::paging::{Ept, Host, MapError, PINNED, PageTable, grant};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;
 use core::cell::Cell;
 
-const HOST: Host = Host { max_leaf_shift: 30, nx: true };
+const HOST: Host = Host { max_leaf_shift: 30 };
 const EPT: Ept = Ept { max_leaf_shift: 30 };
 
 fn memory() -> PhysicalSpace {

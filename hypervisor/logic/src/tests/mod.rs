@@ -11,6 +11,7 @@ mod objects;
 mod paging;
 mod paging_model;
 mod physical;
+mod pool;
 mod quota;
 mod sched;
 mod svm;

@@ -1,4 +1,4 @@
-use crate::frames::pool::Pool;
+use super::pool::Pool;
 use crate::objects::{Cap, InsertError, ObjectTable, matches};
 use abi::cap::{ObjectType, Perms, SELECTORS};
 use proptest::prelude::*;

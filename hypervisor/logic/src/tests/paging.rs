@@ -1,9 +1,9 @@
+use super::pool::Pool;
 use crate::frames::Frames;
-use crate::frames::pool::Pool;
 use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable};
 use abi::cap::MemRights;
 
-const HOST: Host = Host { max_leaf_shift: 30, nx: true };
+const HOST: Host = Host { max_leaf_shift: 30 };
 const EPT: Ept = Ept { max_leaf_shift: 30 };
 const NPT: Npt = Npt { max_leaf_shift: 30 };
 
@@ -17,8 +17,6 @@ fn host_entries_are_those_of_the_manual() {
     assert_eq!(HOST.leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
     assert_eq!(HOST.leaf(0x1000, 12, MemRights::W), 0);
     assert_eq!(HOST.table(0x8000), 0x8027);
-    let old = Host { max_leaf_shift: 21, nx: false };
-    assert_eq!(old.leaf(0x1000, 12, MemRights::R), 0x1065);
 }
 
 #[test]
@@ -52,7 +50,7 @@ fn npt_entries_are_those_of_the_manual() {
 #[test]
 fn what_cannot_be_mapped_is_refused() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::new(Host { max_leaf_shift: 21, nx: true }, &mut pool).unwrap();
+    let mut table = PageTable::new(Host { max_leaf_shift: 21 }, &mut pool).unwrap();
     for (va, pa, shift) in [
         (0x1001, 0, 12),
         (0x1000, 0x800, 12),

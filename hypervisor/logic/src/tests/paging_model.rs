@@ -1,7 +1,7 @@
 //! Page tables and grants against a model that knows nothing of tables: a list of what was done,
 //! replayed for one page.
 
-use crate::frames::pool::Pool;
+use super::pool::Pool;
 use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable, grant};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;
@@ -293,8 +293,8 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        let source = Host { max_leaf_shift: from, nx: true };
-        run(Host { max_leaf_shift: to, nx: true }, source, &ops, limit);
+        let source = Host { max_leaf_shift: from };
+        run(Host { max_leaf_shift: to }, source, &ops, limit);
     }
 
     #[test]
@@ -304,7 +304,7 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        run(Ept { max_leaf_shift: to }, Host { max_leaf_shift: from, nx: true }, &ops, limit);
+        run(Ept { max_leaf_shift: to }, Host { max_leaf_shift: from }, &ops, limit);
     }
     #[test]
     fn npt_follows_the_model(
@@ -313,6 +313,6 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        run(Npt { max_leaf_shift: to }, Host { max_leaf_shift: from, nx: true }, &ops, limit);
+        run(Npt { max_leaf_shift: to }, Host { max_leaf_shift: from }, &ops, limit);
     }
 }

@@ -1,4 +1,4 @@
-use crate::frames::pool::Pool;
+use super::pool::Pool;
 use crate::paging::{Cursor, Extent, Run, Source};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;

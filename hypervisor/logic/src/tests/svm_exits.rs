@@ -1,6 +1,5 @@
 //! Exits and what they tell.
 
-use crate::svm::exits::{CODES, NEUTRAL};
 use crate::svm::qualification::{
     control_access, debug_access, exception, memory_access, port_access, port_length, task_switch,
 };
@@ -66,7 +65,7 @@ fn exit_codes_are_those_of_the_manual() {
         assert_eq!(neutral(code, 0), exit as u8, "{code:#x}");
     }
     assert_eq!(neutral(code::MSR, 1), Exit::MsrWrite as u8);
-    assert_eq!(neutral(code::CPUID, 1), Exit::Cpuid as u8);
+    assert_eq!(neutral(0x72, 1), Exit::Cpuid as u8);
 }
 
 #[test]
@@ -85,14 +84,12 @@ fn codes_count_at_full_width() {
 
 #[test]
 fn both_vendors_have_the_same_exits() {
-    let ours: BTreeSet<u8> =
-        NEUTRAL.into_iter().chain([neutral(code::MSR, 1), neutral(code::NPF, 0)]).collect();
-    let ours: BTreeSet<u8> = ours.into_iter().chain([neutral(code::INVALID, 0)]).collect();
-    let theirs: BTreeSet<u8> = crate::vmx::exits::NEUTRAL.into_iter().collect();
-    // A deadline and the window for NMIs are no exits of their own here: the kernel makes them.
-    let made: BTreeSet<u8> = [Exit::Recall as u8, Exit::NmiWindow as u8].into();
-    assert_eq!(ours.union(&made).copied().collect::<BTreeSet<_>>(), theirs);
-    assert_eq!(CODES, NEUTRAL.len());
+    let rare = [neutral(code::MSR, 1), neutral(code::NPF, 0), neutral(u64::MAX, 0)];
+    let mut ours: BTreeSet<u8> = (0..0x100).map(|code| neutral(code, 0)).chain(rare).collect();
+    let theirs: BTreeSet<u8> = (0..0x100).map(crate::vmx::neutral).collect();
+    // The window for NMIs is no exit of its own here: the kernel makes it.
+    ours.insert(Exit::NmiWindow as u8);
+    assert_eq!(ours, theirs);
 }
 
 #[test]
@@ -150,11 +147,11 @@ fn control_accesses_are_translated() {
     assert_eq!(fields(control_access(code::CR0_SEL_WRITE, MOV | 3, true)), (0, 0, 3, true));
     assert_eq!(fields(control_access(code::WRITE_CR0 + 4, MOV, true)), (4, 0, 0, true));
     // SMSW, LMSW or CLTS; and a processor that tells nothing, whatever it has left there.
-    assert_eq!(fields(control_access(code::READ_CR0, 0, true)), (0, 1, 0, false));
+    assert_eq!(fields(control_access(0x00, 0, true)), (0, 1, 0, false));
     assert_eq!(fields(control_access(code::WRITE_CR0, 0, true)), (0, 0, 0, false));
     assert_eq!(fields(control_access(0x03, u64::MAX, false)), (3, 1, 0, false));
     assert_eq!(control_access(0x14, u64::MAX, true).0 >> 16, 0);
-    assert_eq!(debug_access(code::READ_DR0 + 6, 2, true), 6 | 1 << 4 | 1 << 7 | 2 << 8);
+    assert_eq!(debug_access(0x20 + 6, 2, true), 6 | 1 << 4 | 1 << 7 | 2 << 8);
     assert_eq!(debug_access(code::WRITE_DR0 + 7, 2, false), 7);
 }
 

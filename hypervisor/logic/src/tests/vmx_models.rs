@@ -1,6 +1,6 @@
 //! Capability MSRs of real processors: the two that are also Bochs models as its CPU database
-//! records them, the others as VirtualBox's does. IA32_FEATURE_CONTROL is 5 (locked, VMX on outside
-//! SMX) everywhere.
+//! records them, the others as VirtualBox's does. Where there are TRUE MSRs, the values are theirs.
+//! IA32_FEATURE_CONTROL is 5 (locked, VMX on outside SMX) everywhere.
 
 use crate::vmx::VmxCapabilities;
 
@@ -13,20 +13,12 @@ pub const PENRYN: VmxCapabilities = VmxCapabilities {
     primary: 0xf7f9_fffe_0401_e172,
     exit: 0x3_ffff_0003_6dff,
     entry: 0x3fff_0000_11ff,
-    misc: 0x4_03c0,
     cr0_fixed0: 0x8000_0021,
     cr0_fixed1: 0xffff_ffff,
     cr4_fixed0: 0x2000,
     cr4_fixed1: 0x27ff,
-    vmcs_enum: 0x2c,
     secondary: 0x41_0000_0000,
     ept_vpid: 0,
-    true_pin: 0,
-    true_primary: 0,
-    true_exit: 0,
-    true_entry: 0,
-    vmfunc: 0,
-    tertiary: 0,
 };
 
 /// Core i5 M 520 (Arrandale, 2010): the first with unrestricted guest; no EPT accessed and dirty
@@ -36,16 +28,10 @@ pub const ARRANDALE: VmxCapabilities = VmxCapabilities {
     pin: 0x7f_0000_0016,
     primary: 0xfff9_fffe_0400_6172,
     exit: 0x7f_ffff_0003_6dfb,
-    entry: 0xffff_0000_11ff,
-    misc: 0x4_01e5,
+    entry: 0xffff_0000_11fb,
     cr4_fixed1: 0x67ff,
-    vmcs_enum: 0x2a,
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
-    true_pin: 0x7f_0000_0016,
-    true_primary: 0xfff9_fffe_0400_6172,
-    true_exit: 0x7f_ffff_0003_6dfb,
-    true_entry: 0xffff_0000_11fb,
     ..PENRYN
 };
 
@@ -53,43 +39,31 @@ pub const ARRANDALE: VmxCapabilities = VmxCapabilities {
 pub const SANDY_BRIDGE: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0010,
     pin: 0x7f_0000_0016,
-    primary: 0xfff9_fffe_0401_e172,
-    exit: 0x7f_ffff_0003_6dff,
-    entry: 0xffff_0000_11ff,
-    misc: 0x1004_01e5,
+    primary: 0xfff9_fffe_0400_6172,
+    exit: 0x7f_ffff_0003_6dfb,
+    entry: 0xffff_0000_11fb,
     cr4_fixed1: 0x6_27ff,
-    vmcs_enum: 0x2a,
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
-    true_pin: 0x7f_0000_0016,
-    true_primary: 0xfff9_fffe_0400_6172,
-    true_exit: 0x7f_ffff_0003_6dfb,
-    true_entry: 0xffff_0000_11fb,
     ..PENRYN
 };
 
 /// Core i7-5600U (Broadwell, 2015).
 pub const BROADWELL: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0012,
-    misc: 0x3004_81e5,
     cr4_fixed1: 0x37_67ff,
     secondary: 0x5_7cff_0000_0000,
     ept_vpid: 0xf01_0633_4141,
-    vmfunc: 1,
     ..SANDY_BRIDGE
 };
 
 /// Core i7-6700K (Skylake client, 2015).
 pub const SKYLAKE: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0004,
-    exit: 0x1ff_ffff_0003_6dff,
-    entry: 0x3_ffff_0000_11ff,
-    misc: 0x7004_c1e7,
+    exit: 0x1ff_ffff_0003_6dfb,
+    entry: 0x3_ffff_0000_11fb,
     cr4_fixed1: 0x37_27ff,
-    vmcs_enum: 0x2e,
     secondary: 0x1f_fcff_0000_0000,
-    true_exit: 0x1ff_ffff_0003_6dfb,
-    true_entry: 0x3_ffff_0000_11fb,
     ..BROADWELL
 };
 
@@ -98,6 +72,5 @@ pub const SKYLAKE_X: VmxCapabilities = VmxCapabilities {
     pin: 0xff_0000_0016,
     secondary: 0x25d_3fff_0000_0000,
     ept_vpid: 0xf01_0673_4141,
-    true_pin: 0xff_0000_0016,
     ..SKYLAKE
 };

@@ -1,4 +1,4 @@
-//! The control bits by name (SDM 3C 25.6 to 25.8).
+//! The control bits that the kernel sets or clears, by name (SDM 3C 25.6 to 25.8).
 
 use bitflags::bitflags;
 
@@ -12,10 +12,6 @@ bitflags! {
         const NMI_EXITING = 1 << 3;
         /// NMIs are never blocked in the guest; the guest's own blocking is virtual.
         const VIRTUAL_NMIS = 1 << 5;
-        /// The preemption timer counts down.
-        const PREEMPTION_TIMER = 1 << 6;
-        /// Posted interrupts are processed.
-        const POSTED_INTERRUPTS = 1 << 7;
     }
 }
 
@@ -41,14 +37,10 @@ bitflags! {
         const CR3_LOAD_EXITING = 1 << 15;
         /// MOV from CR3 exits.
         const CR3_STORE_EXITING = 1 << 16;
-        /// The tertiary controls count.
-        const ACTIVATE_TERTIARY = 1 << 17;
         /// MOV to CR8 exits.
         const CR8_LOAD_EXITING = 1 << 19;
         /// MOV from CR8 exits.
         const CR8_STORE_EXITING = 1 << 20;
-        /// CR8 is the virtual-APIC page's TPR.
-        const USE_TPR_SHADOW = 1 << 21;
         /// Exit as soon as the guest can take an NMI.
         const NMI_WINDOW_EXITING = 1 << 22;
         /// MOV to and from debug registers exits.
@@ -57,8 +49,6 @@ bitflags! {
         const UNCONDITIONAL_IO_EXITING = 1 << 24;
         /// I/O instructions exit as two bitmaps say.
         const USE_IO_BITMAPS = 1 << 25;
-        /// Exit after one instruction.
-        const MONITOR_TRAP_FLAG = 1 << 27;
         /// RDMSR and WRMSR exit as a bitmap says.
         const USE_MSR_BITMAPS = 1 << 28;
         /// MONITOR exits.
@@ -74,54 +64,20 @@ bitflags! {
     /// Secondary processor-based VM-execution controls (SDM 3C 25.6.2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Secondary: u32 {
-        /// Accesses to the APIC-access page are virtualized.
-        const VIRTUALIZE_APIC_ACCESSES = 1 << 0;
         /// Guest-physical addresses are translated.
         const ENABLE_EPT = 1 << 1;
-        /// Loads and stores of GDTR, IDTR, LDTR and TR exit.
-        const DESCRIPTOR_TABLE_EXITING = 1 << 2;
         /// RDTSCP and RDPID work.
         const ENABLE_RDTSCP = 1 << 3;
-        /// The x2APIC's MSRs are virtualized.
-        const VIRTUALIZE_X2APIC_MODE = 1 << 4;
         /// Translations are tagged with a VPID.
         const ENABLE_VPID = 1 << 5;
         /// WBINVD exits.
         const WBINVD_EXITING = 1 << 6;
         /// The guest can run without paging and in real mode.
         const UNRESTRICTED_GUEST = 1 << 7;
-        /// Reads of most APIC registers do not exit.
-        const APIC_REGISTER_VIRTUALIZATION = 1 << 8;
-        /// Interrupts are evaluated and delivered without exits.
-        const VIRTUAL_INTERRUPT_DELIVERY = 1 << 9;
-        /// PAUSE in a loop exits.
-        const PAUSE_LOOP_EXITING = 1 << 10;
-        /// RDRAND exits.
-        const RDRAND_EXITING = 1 << 11;
         /// INVPCID works.
         const ENABLE_INVPCID = 1 << 12;
-        /// VMFUNC works.
-        const ENABLE_VM_FUNCTIONS = 1 << 13;
-        /// VMREAD and VMWRITE of the guest may go to a shadow VMCS.
-        const VMCS_SHADOWING = 1 << 14;
-        /// ENCLS exits as a bitmap says.
-        const ENABLE_ENCLS_EXITING = 1 << 15;
-        /// RDSEED exits.
-        const RDSEED_EXITING = 1 << 16;
-        /// Writes to guest memory are logged.
-        const ENABLE_PML = 1 << 17;
-        /// EPT violations may be exceptions of the guest.
-        const EPT_VIOLATION_VE = 1 << 18;
-        /// Processor trace does not show VMX.
-        const CONCEAL_VMX_FROM_PT = 1 << 19;
         /// XSAVES and XRSTORS work.
         const ENABLE_XSAVES = 1 << 20;
-        /// EPT tells user from supervisor execution.
-        const MODE_BASED_EXECUTE = 1 << 22;
-        /// The guest's time-stamp counter is scaled.
-        const USE_TSC_SCALING = 1 << 25;
-        /// TPAUSE, UMONITOR and UMWAIT work.
-        const ENABLE_USER_WAIT = 1 << 26;
     }
 }
 
@@ -133,8 +89,6 @@ bitflags! {
         const SAVE_DEBUG_CONTROLS = 1 << 2;
         /// The host runs in 64-bit mode.
         const HOST_ADDRESS_SPACE_SIZE = 1 << 9;
-        /// IA32_PERF_GLOBAL_CTRL is loaded.
-        const LOAD_PERF_GLOBAL_CTRL = 1 << 12;
         /// The interrupt controller gives the vector of an external interrupt with the exit.
         const ACKNOWLEDGE_INTERRUPT = 1 << 15;
         /// IA32_PAT is saved.
@@ -145,12 +99,6 @@ bitflags! {
         const SAVE_EFER = 1 << 20;
         /// IA32_EFER is loaded.
         const LOAD_EFER = 1 << 21;
-        /// The preemption timer is saved.
-        const SAVE_PREEMPTION_TIMER = 1 << 22;
-        /// IA32_BNDCFGS is cleared.
-        const CLEAR_BNDCFGS = 1 << 23;
-        /// Processor trace does not show the exit.
-        const CONCEAL_VMX_FROM_PT = 1 << 24;
     }
 }
 
@@ -162,15 +110,9 @@ bitflags! {
         const LOAD_DEBUG_CONTROLS = 1 << 2;
         /// The guest is in IA-32e mode.
         const IA32E_MODE_GUEST = 1 << 9;
-        /// IA32_PERF_GLOBAL_CTRL is loaded.
-        const LOAD_PERF_GLOBAL_CTRL = 1 << 13;
         /// IA32_PAT is loaded.
         const LOAD_PAT = 1 << 14;
         /// IA32_EFER is loaded.
         const LOAD_EFER = 1 << 15;
-        /// IA32_BNDCFGS is loaded.
-        const LOAD_BNDCFGS = 1 << 16;
-        /// Processor trace does not show the entry.
-        const CONCEAL_VMX_FROM_PT = 1 << 17;
     }
 }

@@ -38,22 +38,10 @@ pub struct Controls {
     pub ept_2m: bool,
     /// EPT leaves of 1 GiB.
     pub ept_1g: bool,
-    /// Accessed and dirty flags in EPT.
-    pub ept_ad: bool,
-    /// INVEPT of one EPT pointer; of all is always there.
-    pub invept_single: bool,
     /// VPIDs are on, with INVVPID of one of them and of all.
     pub vpid: bool,
-    /// INVVPID of one address.
-    pub invvpid_address: bool,
     /// [`Primary::USE_IO_BITMAPS`] can be set.
     pub io_bitmaps: bool,
-    /// [`Pin::PREEMPTION_TIMER`] can be set: the shift from time-stamp-counter to timer ticks.
-    pub preemption_timer: Option<u32>,
-    /// The exit instruction information of INS and OUTS is there (IA32_VMX_BASIC\[54\]).
-    pub string_io_information: bool,
-    /// The guest can be entered in the HLT activity state.
-    pub activity_hlt: bool,
 }
 
 /// Primary controls that the kernel changes while a virtual CPU lives.
@@ -116,37 +104,10 @@ pub enum Refusal {
     /// The VMCS must lie in memory of another type than write-back; here is the number (SDM 3D
     /// A.1).
     VmcsMemoryType(u8),
-    /// A control cannot be 1.
-    Unavailable(Group, &'static str),
-    /// A control cannot be 0.
-    Forced(Group, &'static str),
-}
-
-/// A group of controls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Pin-based VM-execution controls.
-    Pin,
-    /// Primary processor-based VM-execution controls.
-    Primary,
-    /// Secondary processor-based VM-execution controls.
-    Secondary,
-    /// VM-exit controls.
-    Exit,
-    /// VM-entry controls.
-    Entry,
-}
-
-impl fmt::Display for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pin => "pin-based",
-            Self::Primary => "primary processor-based",
-            Self::Secondary => "secondary processor-based",
-            Self::Exit => "VM-exit",
-            Self::Entry => "VM-entry",
-        })
-    }
+    /// A control cannot be 1: its group, and its name.
+    Unavailable(&'static str, &'static str),
+    /// A control cannot be 0: its group, and its name.
+    Forced(&'static str, &'static str),
 }
 
 impl fmt::Display for Refusal {
@@ -174,7 +135,7 @@ fn name<F: Flags<Bits = u32>>(bits: u32) -> &'static str {
 /// The controls of a group. In a capability MSR the low half has the bits that must be 1, the high
 /// half those that may be (SDM 3D A.2).
 fn adjust<F: Flags<Bits = u32>>(
-    group: Group,
+    group: &'static str,
     msr: u64,
     required: F,
     wanted: F,
@@ -193,7 +154,11 @@ fn adjust<F: Flags<Bits = u32>>(
 }
 
 /// Whether all of these bits can be both 0 and 1.
-fn settable<F: Flags<Bits = u32> + Copy>(group: Group, msr: u64, flags: F) -> Result<(), Refusal> {
+fn settable<F: Flags<Bits = u32> + Copy>(
+    group: &'static str,
+    msr: u64,
+    flags: F,
+) -> Result<(), Refusal> {
     adjust(group, msr, flags, F::empty(), F::empty())?;
     adjust(group, msr, F::empty(), F::empty(), flags).map(|_| ())
 }
@@ -247,41 +212,41 @@ pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
         return Err(Refusal::VmcsMemoryType(memory_type));
     }
 
-    let (pin, primary, exit, entry) = if caps.has_true_controls() {
-        (caps.true_pin, caps.true_primary, caps.true_exit, caps.true_entry)
-    } else {
-        (caps.pin, caps.primary, caps.exit, caps.entry)
-    };
-    settable(Group::Primary, primary, TOGGLED)?;
-    settable(Group::Entry, entry, EntryControls::IA32E_MODE_GUEST)?;
+    settable("primary processor-based", caps.primary, TOGGLED)?;
+    settable("VM-entry", caps.entry, EntryControls::IA32E_MODE_GUEST)?;
     // INVVPID itself, of a single context, of all contexts.
     let vpid_usable = [32, 41, 42].into_iter().all(|number| bit(caps.ept_vpid, number));
     let mut wanted = SECONDARY_WANTED;
     wanted.set(Secondary::ENABLE_VPID, vpid_usable);
     let secondary =
-        adjust(Group::Secondary, caps.secondary, SECONDARY, wanted, Secondary::empty())?;
-    let timer = may(pin, Pin::PREEMPTION_TIMER.bits());
+        adjust("secondary processor-based", caps.secondary, SECONDARY, wanted, Secondary::empty())?;
     Ok(Controls {
         unlock,
         revision: caps.basic as u32 & 0x7fff_ffff,
-        pin: adjust(Group::Pin, pin, PIN, Pin::empty(), Pin::empty())?,
-        primary: adjust(Group::Primary, primary, PRIMARY, Primary::empty(), PRIMARY_OFF)?,
+        pin: adjust("pin-based", caps.pin, PIN, Pin::empty(), Pin::empty())?,
+        primary: adjust(
+            "primary processor-based",
+            caps.primary,
+            PRIMARY,
+            Primary::empty(),
+            PRIMARY_OFF,
+        )?,
         secondary,
-        exit: adjust(Group::Exit, exit, EXIT, ExitControls::empty(), ExitControls::empty())?,
-        entry: adjust(Group::Entry, entry, ENTRY, EntryControls::empty(), EntryControls::empty())?,
+        exit: adjust("VM-exit", caps.exit, EXIT, ExitControls::empty(), ExitControls::empty())?,
+        entry: adjust(
+            "VM-entry",
+            caps.entry,
+            ENTRY,
+            EntryControls::empty(),
+            EntryControls::empty(),
+        )?,
         cr0_fixed0: caps.cr0_fixed0,
         cr0_fixed1: caps.cr0_fixed1,
         cr4_fixed0: caps.cr4_fixed0,
         cr4_fixed1: caps.cr4_fixed1,
         ept_2m: bit(caps.ept_vpid, 16),
         ept_1g: bit(caps.ept_vpid, 17),
-        ept_ad: bit(caps.ept_vpid, 21),
-        invept_single: bit(caps.ept_vpid, 25),
         vpid: secondary & Secondary::ENABLE_VPID.bits() != 0,
-        invvpid_address: bit(caps.ept_vpid, 40),
-        io_bitmaps: may(primary, Primary::USE_IO_BITMAPS.bits()),
-        preemption_timer: timer.then_some(caps.misc as u32 & 0x1f),
-        string_io_information: bit(caps.basic, 54),
-        activity_hlt: bit(caps.misc, 6),
+        io_bitmaps: may(caps.primary, Primary::USE_IO_BITMAPS.bits()),
     })
 }

@@ -27,103 +27,91 @@ use crate::object::ec::{Ec, Frame};
 #[repr(transparent)]
 pub struct Resume(u64);
 
-unsafe extern "C" {
-    fn sysenter_entry();
-    fn syscall_entry();
-    fn vm_exit_entry();
-    fn trap_stubs();
-    fn resume_hypercall();
-    fn resume_syscall();
-    fn resume_svm();
-    fn resume_frame();
-    fn launch_vm();
-    fn resume_idle();
-    fn resume_never();
-    fn take_interrupts();
-    fn interrupts_taken();
-    fn sysexit_sti();
-    fn sysexit_instruction();
-    fn hypercall_stub();
-    fn hypercall_stub_end();
-    fn syscall_stub();
-    fn syscall_stub_end();
+/// The address of a label in the code below.
+macro_rules! address {
+    ($label:ident) => {{
+        unsafe extern "C" {
+            fn $label();
+        }
+        $label as *const () as u64
+    }};
 }
 
 impl Resume {
     /// Return from a hypercall, or enter a portal.
     pub fn hypercall() -> Self {
         match vendor() {
-            Vendor::Vmx => Self(resume_hypercall as *const () as u64),
-            Vendor::Svm => Self(resume_syscall as *const () as u64),
+            Vendor::Vmx => Self(address!(resume_hypercall)),
+            Vendor::Svm => Self(address!(resume_syscall)),
         }
     }
     /// Restore every register from the frame.
     pub fn frame() -> Self {
-        Self(resume_frame as *const () as u64)
+        Self(address!(resume_frame))
     }
     /// Enter the guest with VMLAUNCH; from then on with VMRESUME.
     pub fn launch() -> Self {
-        Self(launch_vm as *const () as u64)
+        Self(address!(launch_vm))
     }
     /// Enter the guest with VMRUN.
     pub fn svm() -> Self {
-        Self(resume_svm as *const () as u64)
+        Self(address!(resume_svm))
     }
     /// Wait for an interrupt.
     pub fn idle() -> Self {
-        Self(resume_idle as *const () as u64)
+        Self(address!(resume_idle))
     }
     /// Of a dead context.
     pub fn never() -> Self {
-        Self(resume_never as *const () as u64)
+        Self(address!(resume_never))
     }
 }
 
 /// Address of the SYSENTER entry.
 pub fn sysenter_address() -> u64 {
-    sysenter_entry as *const () as u64
+    address!(sysenter_entry)
 }
 
 /// Address of the SYSCALL entry.
 pub fn syscall_address() -> u64 {
-    syscall_entry as *const () as u64
+    address!(syscall_entry)
 }
 
 /// Lets interrupts in that wait, where ring 0 would otherwise go on for ever without: what they do to the scheduler is done when this
 /// returns, and nothing else may be in progress.
 pub fn open_to_interrupts() {
     // SAFETY: leaves registers and flags as a function may; `trap` knows the place.
-    unsafe { take_interrupts() };
+    unsafe { core::arch::asm!("call take_interrupts", clobber_abi("C")) };
 }
 
 /// Whether an interrupt came where [`open_to_interrupts`] lets it in.
 pub fn is_open(rip: u64) -> bool {
-    rip == interrupts_taken as *const () as u64
+    rip == address!(interrupts_taken)
 }
 
 /// Where to go on instead of at `rip`, if that is the instruction which relies on the STI before it.
 pub fn before_sysexit(rip: u64) -> Option<u64> {
-    (rip == sysexit_instruction as *const () as u64).then_some(sysexit_sti as *const () as u64)
+    (rip == address!(sysexit_instruction)).then_some(address!(sysexit_sti))
 }
 
 /// Address of the VM-exit entry.
 pub fn vm_exit_address() -> u64 {
-    vm_exit_entry as *const () as u64
+    address!(vm_exit_entry)
 }
 
 /// Address of the entry stub of an interrupt vector.
 pub fn trap_stub_address(vector: u8) -> u64 {
-    trap_stubs as *const () as u64 + 16 * u64::from(vector)
+    address!(trap_stubs) + 16 * u64::from(vector)
 }
 
 /// The code of the user page at [`abi::layout::HYPERCALL_PAGE`].
 pub fn hypercall_code() -> &'static [u8] {
     let (start, end) = match vendor() {
-        Vendor::Vmx => (hypercall_stub as *const (), hypercall_stub_end as *const ()),
-        Vendor::Svm => (syscall_stub as *const (), syscall_stub_end as *const ()),
+        Vendor::Vmx => (address!(hypercall_stub), address!(hypercall_stub_end)),
+        Vendor::Svm => (address!(syscall_stub), address!(syscall_stub_end)),
     };
     // SAFETY: the two symbols enclose code in the kernel's text.
-    unsafe { core::slice::from_raw_parts(start.cast(), end as usize - start as usize) }
+    unsafe { core::slice::from_raw_parts(start as *const u8, (end - start) as usize) }
 }
 
 /// Goes on with a context, from a stack that is not needed any more.
@@ -159,37 +147,26 @@ const GPR: usize = offset_of!(Ec, frame) + offset_of!(Frame, gpr);
 const REG: usize = 8;
 
 global_asm!(
+    // The same instruction for several registers.
+    ".macro each instruction, registers:vararg",
+    ".irp register, \\registers",
+    "\\instruction \\register",
+    ".endr",
+    ".endm",
+    ".macro clear register",
+    "xor \\register, \\register",
+    ".endm",
     // The registers above the slot of RSP.
     ".macro push_upper",
-    "push r15",
-    "push r14",
-    "push r13",
-    "push r12",
-    "push r11",
-    "push r10",
-    "push r9",
-    "push r8",
-    "push rdi",
-    "push rsi",
-    "push rbp",
+    "each push, r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp",
+    ".endm",
+    ".macro pop_upper",
+    "each pop, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15",
     ".endm",
     ".macro pop_registers",
-    "pop rax",
-    "pop rcx",
-    "pop rdx",
-    "pop rbx",
+    "each pop, rax, rcx, rdx, rbx",
     "lea rsp, [rsp + 8]",
-    "pop rbp",
-    "pop rsi",
-    "pop rdi",
-    "pop r8",
-    "pop r9",
-    "pop r10",
-    "pop r11",
-    "pop r12",
-    "pop r13",
-    "pop r14",
-    "pop r15",
+    "pop_upper",
     ".endm",
     // ---- ring 3 to ring 0 ------------------------------------------------------------------------------------------
     // RSP = top of the kernel stack (IA32_SYSENTER_ESP), interrupts off; RDX = return address, RCX = user RSP.
@@ -252,15 +229,7 @@ global_asm!(
     "mov rdi, [rax + {rdi}]",
     "mov rsi, [rax + {rsi}]",
     "mov rax, [rax + {rax}]",
-    "xor ebx, ebx",
-    "xor ebp, ebp",
-    "xor r8d, r8d",
-    "xor r9d, r9d",
-    "xor r10d, r10d",
-    "xor r12d, r12d",
-    "xor r13d, r13d",
-    "xor r14d, r14d",
-    "xor r15d, r15d",
+    "each clear, ebx, ebp, r8d, r9d, r10d, r12d, r13d, r14d, r15d",
     ".endm",
     "mov rdx, [rax + {rip}]",
     "mov rcx, [rax + {rsp}]",
@@ -299,10 +268,7 @@ global_asm!(
     // The slot of RSP carries CR2.
     "mov rbp, cr2",
     "push rbp",
-    "push rbx",
-    "push rdx",
-    "push rcx",
-    "push rax",
+    "each push, rbx, rdx, rcx, rax",
     // An interrupt gate leaves AC and DF as the task had them.
     "push 2",
     "popfq",
@@ -340,10 +306,7 @@ global_asm!(
     "vm_exit_entry:",
     "push_upper",
     "lea rsp, [rsp - 8]",
-    "push rbx",
-    "push rdx",
-    "push rcx",
-    "push rax",
+    "each push, rbx, rdx, rcx, rax",
     "lea rdi, [rsp - {gpr}]",
     "mov rsp, [rdi + {kernel_stack}]",
     "call {vm_exit}",
@@ -377,27 +340,13 @@ global_asm!(
     "lea rsp, [rax + {gpr} + 8]",
     "mov rax, [rax + {control}]",
     "vmload rax",
-    "pop rcx",
-    "pop rdx",
-    "pop rbx",
+    "each pop, rcx, rdx, rbx",
     "lea rsp, [rsp + 8]",
-    "pop rbp",
-    "pop rsi",
-    "pop rdi",
-    "pop r8",
-    "pop r9",
-    "pop r10",
-    "pop r11",
-    "pop r12",
-    "pop r13",
-    "pop r14",
-    "pop r15",
+    "pop_upper",
     "vmrun rax",
     "push_upper",
     "lea rsp, [rsp - 8]",
-    "push rbx",
-    "push rdx",
-    "push rcx",
+    "each push, rbx, rdx, rcx",
     "vmsave rax",
     "lea rdi, [rsp - {gpr} - 8]",
     "mov rsp, [rdi + {kernel_stack}]",

@@ -16,14 +16,21 @@ use crate::mem::tables::Kernel;
 /// Where device registers are mapped.
 const DEVICES: u64 = 0xffff_fe00_0000_0000;
 
-const PRESENT: u64 = 1 << 0;
-const WRITE: u64 = 1 << 1;
+// Bits of an entry (SDM 3A 4.5.4).
+/// It translates.
+pub const PRESENT: u64 = 1 << 0;
+/// Writing is allowed.
+pub const WRITE: u64 = 1 << 1;
 const WRITE_THROUGH: u64 = 1 << 3;
 const CACHE_DISABLE: u64 = 1 << 4;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// It was used.
+pub const ACCESSED: u64 = 1 << 5;
+/// It was written through.
+pub const DIRTY: u64 = 1 << 6;
+/// Execution is not allowed.
+pub const NO_EXECUTE: u64 = 1 << 63;
+/// The physical address.
+pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Maps a page for the kernel alone, writable. The tables come from the pool and are never freed.
 pub fn map(root: u64, va: u64, pa: u64, uncached: bool) -> Option<()> {

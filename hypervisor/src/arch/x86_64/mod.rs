@@ -15,6 +15,7 @@ pub mod lapic;
 pub mod msr;
 pub mod port;
 pub mod space;
+pub mod state;
 pub mod svm;
 pub mod timer;
 pub mod trap;

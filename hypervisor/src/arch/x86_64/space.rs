@@ -41,7 +41,7 @@ pub fn template() -> u64 {
 
 /// How host tables look here.
 pub fn host_format() -> Host {
-    Host { max_leaf_shift: MAX_SHIFT[0].load(Ordering::Relaxed) as u32, nx: true }
+    Host { max_leaf_shift: MAX_SHIFT[0].load(Ordering::Relaxed) as u32 }
 }
 
 /// The tables of a guest space, in the format of the machine's extension.

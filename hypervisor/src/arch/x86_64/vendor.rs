@@ -4,11 +4,11 @@
 //! needs of them goes through here or through [`super::vcpu`]. Where a virtual CPU is at hand its
 //! [`Kind`](crate::object::ec::Kind) tells the vendor, at the price of the comparison that tells virtual CPUs from threads.
 
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::cpu::{Block, Cpu};
 use super::{svm, vmx};
+use crate::panic::refuse;
 
 /// A virtualization extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +29,6 @@ pub fn vendor() -> Vendor {
     if SVM.load(Ordering::Relaxed) { Vendor::Svm } else { Vendor::Vmx }
 }
 
-/// Why this machine cannot run guests.
-pub enum Refusal {
-    /// It has VT-x, which lacks something.
-    Vmx(hypervisor_logic::vmx::Refusal),
-    /// It has AMD-V, which lacks something.
-    Svm(hypervisor_logic::svm::Refusal),
-    /// It has neither.
-    Neither,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Vmx(refusal) => refusal.fmt(f),
-            Self::Svm(refusal) => refusal.fmt(f),
-            Self::Neither => f.write_str("no VT-x and no AMD-V"),
-        }
-    }
-}
-
 /// What matters of the extension to the rest of the kernel.
 pub struct Virtualization {
     /// Its name.
@@ -61,21 +41,21 @@ pub struct Virtualization {
     pub tells_addresses: bool,
 }
 
-/// Finds out which extension can be used, and how.
-pub fn probe() -> Result<Virtualization, Refusal> {
-    use hypervisor_logic::{svm::Refusal as SvmRefusal, vmx::Refusal as VmxRefusal};
+/// Finds out which extension can be used, and how; without one this is the end.
+pub fn probe() -> Virtualization {
+    use hypervisor_logic::{svm::Refusal::NoSvm, vmx::Refusal::NoVtx};
     match vmx::probe() {
-        Ok(virtualization) => return Ok(virtualization),
-        Err(VmxRefusal::NoVtx) => {}
-        Err(refusal) => return Err(Refusal::Vmx(refusal)),
+        Ok(virtualization) => return virtualization,
+        Err(NoVtx) => {}
+        Err(refusal) => refuse(format_args!("{refusal}")),
     }
     match svm::probe() {
         Ok(virtualization) => {
             SVM.store(true, Ordering::Relaxed);
-            Ok(virtualization)
+            virtualization
         }
-        Err(SvmRefusal::NoSvm) => Err(Refusal::Neither),
-        Err(refusal) => Err(Refusal::Svm(refusal)),
+        Err(NoSvm) => refuse(format_args!("no VT-x and no AMD-V")),
+        Err(refusal) => refuse(format_args!("{refusal}")),
     }
 }
 

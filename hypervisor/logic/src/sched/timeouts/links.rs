@@ -40,7 +40,6 @@ impl Side {
 
 impl<N> Links<N> {
     /// Not armed.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             deadline: Cell::new(0),

@@ -37,7 +37,6 @@ impl<N> Default for Timeouts<N> {
 
 impl<N> Timeouts<N> {
     /// None.
-    #[must_use]
     pub const fn new() -> Self {
         Self { root: Cell::new(None), first: Cell::new(None) }
     }
@@ -46,7 +45,6 @@ impl<N> Timeouts<N> {
 impl<N: Node> Timeouts<N> {
     /// When the earliest one is due; [`u64::MAX`] if there is none.
     #[inline]
-    #[must_use]
     pub fn next(&self) -> u64 {
         self.first.get().map_or(u64::MAX, |first| first.links().deadline.get())
     }

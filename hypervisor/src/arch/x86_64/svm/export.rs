@@ -13,7 +13,8 @@ use super::instruction::instruction_length;
 use super::vmcb::Vmcb;
 use super::{EFER_SVME, nmi, vcpu};
 use crate::arch::cpu::Cpu;
-use crate::arch::vcpu::{ANY, breakpoints, movers, wants};
+use crate::arch::state::{copy_registers, export as export_kept};
+use crate::arch::vcpu::{ANY, movers, wants};
 use crate::object::ec::Ec;
 
 movers!();
@@ -21,30 +22,12 @@ movers!();
 #[inline(always)]
 fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     let vmcb = Vmcb::of(ec);
-    let gpr = &ec.regs().gpr;
+    copy_registers::<KNOWN>(mask, &ec.regs().gpr, &mut state.gpr);
     if wants::<KNOWN>(mask, Groups::ACDB) {
         state.gpr.rax = vmcb.read(f::GUEST_RAX);
-        state.gpr.rcx = gpr.rcx;
-        state.gpr.rdx = gpr.rdx;
-        state.gpr.rbx = gpr.rbx;
-    }
-    if wants::<KNOWN>(mask, Groups::BSD) {
-        state.gpr.rbp = gpr.rbp;
-        state.gpr.rsi = gpr.rsi;
-        state.gpr.rdi = gpr.rdi;
     }
     if wants::<KNOWN>(mask, Groups::RSP) {
         state.gpr.rsp = vmcb.read(f::GUEST_RSP);
-    }
-    if wants::<KNOWN>(mask, Groups::R8_R15) {
-        state.gpr.r8 = gpr.r8;
-        state.gpr.r9 = gpr.r9;
-        state.gpr.r10 = gpr.r10;
-        state.gpr.r11 = gpr.r11;
-        state.gpr.r12 = gpr.r12;
-        state.gpr.r13 = gpr.r13;
-        state.gpr.r14 = gpr.r14;
-        state.gpr.r15 = gpr.r15;
     }
     if wants::<KNOWN>(mask, Groups::RIP) {
         state.rip = vmcb.read(f::GUEST_RIP);
@@ -118,6 +101,7 @@ fn export_rare_qualification(vmcb: Vmcb, exit: u8, state: &mut VcpuState) {
 
 fn export_rest(cpu: &Cpu, ec: &Ec, vmcb: Vmcb, mask: u64, state: &mut VcpuState) {
     let wants = |group| wants::<ANY>(mask, group);
+    export_kept(cpu, ec, mask, state);
     if wants(Groups::EVENT) {
         state.event = event_from_vmcb(vmcb.read(f::EVENTINJ));
     }
@@ -132,21 +116,15 @@ fn export_rest(cpu: &Cpu, ec: &Ec, vmcb: Vmcb, mask: u64, state: &mut VcpuState)
         state.blocking = shadow | if nmi::is_blocked(ec) { blocking::NMI } else { 0 };
     }
     if wants(Groups::CONTROL) {
-        state.exceptions = ec.vcpu.exceptions.get();
         state.intercepts = ec.vcpu.svm.intercepts.get();
-        [state.cr0_mask, state.cr4_mask] = ec.vcpu.masks.get();
     }
     if wants(Groups::TSC) {
         state.tsc_offset = vmcb.read(f::TSC_OFFSET);
-    }
-    if wants(Groups::DEADLINE) {
-        state.deadline = ec.vcpu.deadline.get();
     }
     if wants(Groups::CR2) {
         state.cr2 = vmcb.read(f::GUEST_CR2);
     }
     if wants(Groups::DR) {
-        state.dr = breakpoints(cpu, ec);
         state.dr6 = vmcb.read(f::GUEST_DR6);
         state.dr7 = vmcb.read(f::GUEST_DR7);
     }
@@ -175,11 +153,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, vmcb: Vmcb, mask: u64, state: &mut VcpuState)
         state.cstar = vmcb.read(f::GUEST_CSTAR);
         state.fmask = vmcb.read(f::GUEST_SFMASK);
         state.kernel_gs_base = vmcb.read(f::GUEST_KERNEL_GS_BASE);
-        state.tsc_aux = vcpu::tsc_aux(cpu, ec);
-    }
-    if wants(Groups::XSAVE) {
-        state.xcr0 = ec.vcpu.xcr0.get();
-        state.xss = 0;
+        state.tsc_aux = vcpu::tsc_aux(ec);
     }
 }
 

@@ -8,40 +8,21 @@ use super::instruction::{finish_instruction, next_instruction};
 use super::vmcb::Vmcb;
 use super::{EFER_SVME, event, nmi, vcpu};
 use crate::arch::cpu::Cpu;
-use crate::arch::fpu;
-use crate::arch::vcpu::{set_breakpoints, set_deadline};
-use crate::arch::vmx::exception::KEPT;
-use crate::object::Ref;
+use crate::arch::state::{copy_registers, dr6, import as import_kept, system_call};
+use crate::arch::vcpu::ANY;
 use crate::object::ec::Ec;
 
 /// Writes the groups of `mask`, of a virtual CPU that is loaded.
 pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     let vmcb = Vmcb::of(ec);
-    let gpr = &mut ec.regs().gpr;
+    copy_registers::<ANY>(mask, &state.gpr, &mut ec.regs().gpr);
+    import_kept(cpu, ec, mask, state);
     if wants(Groups::ACDB) {
         vmcb.write(f::GUEST_RAX, state.gpr.rax);
-        gpr.rcx = state.gpr.rcx;
-        gpr.rdx = state.gpr.rdx;
-        gpr.rbx = state.gpr.rbx;
-    }
-    if wants(Groups::BSD) {
-        gpr.rbp = state.gpr.rbp;
-        gpr.rsi = state.gpr.rsi;
-        gpr.rdi = state.gpr.rdi;
     }
     if wants(Groups::RSP) {
         vmcb.write(f::GUEST_RSP, state.gpr.rsp);
-    }
-    if wants(Groups::R8_R15) {
-        gpr.r8 = state.gpr.r8;
-        gpr.r9 = state.gpr.r9;
-        gpr.r10 = state.gpr.r10;
-        gpr.r11 = state.gpr.r11;
-        gpr.r12 = state.gpr.r12;
-        gpr.r13 = state.gpr.r13;
-        gpr.r14 = state.gpr.r14;
-        gpr.r15 = state.gpr.r15;
     }
     if wants(Groups::RIP) {
         vmcb.write(f::GUEST_RIP, state.rip);
@@ -57,16 +38,11 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         nmi::set_window(ec, state.window.0 & Window::NMI.0 != 0);
     }
     if wants(Groups::CONTROL) {
-        ec.vcpu.exceptions.set(state.exceptions & !KEPT);
         ec.vcpu.svm.intercepts.set(state.intercepts & 7);
-        ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
         vcpu::intercept(ec);
     }
     if wants(Groups::TSC) {
         vmcb.write(f::TSC_OFFSET, state.tsc_offset);
-    }
-    if wants(Groups::DEADLINE) {
-        set_deadline(cpu, Ref::of(ec), state.deadline);
     }
     if wants(Groups::CR) {
         vmcb.write(f::GUEST_CR0, state.cr0);
@@ -79,8 +55,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcb.write(f::GUEST_CR2, state.cr2);
     }
     if wants(Groups::DR) {
-        set_breakpoints(ec, state.dr);
-        vmcb.write(f::GUEST_DR6, state.dr6 & 0xe00f | 0xffff_0ff0);
+        vmcb.write(f::GUEST_DR6, dr6(state.dr6));
         vmcb.write(f::GUEST_DR7, state.dr7);
     }
     if wants(Groups::EFER_PAT) {
@@ -94,16 +69,13 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcb.write(f::GUEST_SYSENTER_EIP, state.sysenter_eip);
     }
     if wants(Groups::SYSCALL) {
-        vmcb.write(f::GUEST_STAR, state.star);
-        vmcb.write(f::GUEST_LSTAR, canonical(state.lstar));
-        vmcb.write(f::GUEST_CSTAR, canonical(state.cstar));
-        vmcb.write(f::GUEST_SFMASK, state.fmask & 0xffff_ffff);
-        vmcb.write(f::GUEST_KERNEL_GS_BASE, canonical(state.kernel_gs_base));
-        vcpu::set_tsc_aux(ec, state.tsc_aux);
-    }
-    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
-        ec.vcpu.xcr0.set(state.xcr0);
-        fpu::set_xcr0(state.xcr0);
+        let [star, lstar, cstar, fmask, gs_base, tsc_aux] = system_call(state);
+        vmcb.write(f::GUEST_STAR, star);
+        vmcb.write(f::GUEST_LSTAR, lstar);
+        vmcb.write(f::GUEST_CSTAR, cstar);
+        vmcb.write(f::GUEST_SFMASK, fmask);
+        vmcb.write(f::GUEST_KERNEL_GS_BASE, gs_base);
+        vcpu::set_tsc_aux(ec, tsc_aux);
     }
     if wants(Groups::DONE) {
         if !wants(Groups::RIP) {
@@ -111,11 +83,6 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         }
         finish_instruction(vmcb);
     }
-}
-
-/// An address as VMLOAD makes it.
-const fn canonical(address: u64) -> u64 {
-    ((address as i64) << 16 >> 16) as u64
 }
 
 /// The event to inject and what is blocked: they decide together whether an NMI can come.

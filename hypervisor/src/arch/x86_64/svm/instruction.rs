@@ -9,13 +9,9 @@ use hypervisor_logic::svm::state::event_to_vmcb;
 use super::vcpu;
 use super::vmcb::Vmcb;
 use crate::arch::cpu::Cpu;
+use crate::arch::state::{RESUME, TRAP, copy_registers};
 use crate::arch::vcpu::has_length;
 use crate::object::ec::Ec;
-
-/// RFLAGS.TF.
-const TRAP: u64 = 1 << 8;
-/// RFLAGS.RF.
-const RESUME: u64 = 1 << 16;
 
 /// The usual reply to an exit, see [`crate::arch::complete_instruction`]. Returns whether it was one; if not, nothing has been done.
 #[inline(always)]
@@ -35,11 +31,8 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     vmcb.write(f::GUEST_RIP, rip);
     vmcb.write(f::GUEST_RFLAGS, flags & !RESUME);
     if mask & Groups::ACDB.0 != 0 {
-        let gpr = &mut ec.regs().gpr;
         vmcb.write(f::GUEST_RAX, state.gpr.rax);
-        gpr.rcx = state.gpr.rcx;
-        gpr.rdx = state.gpr.rdx;
-        gpr.rbx = state.gpr.rbx;
+        copy_registers::<{ Groups::ACDB.0 }>(mask, &state.gpr, &mut ec.regs().gpr);
     }
     true
 }

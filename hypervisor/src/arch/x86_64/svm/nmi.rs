@@ -16,6 +16,7 @@ use hypervisor_logic::svm::state::event_from_vmcb;
 
 use super::vcpu;
 use super::vmcb::Vmcb;
+use crate::arch::state::TRAP;
 use crate::object::ec::Ec;
 use crate::sync::Local;
 use abi::vcpu::EventKind;
@@ -47,7 +48,6 @@ pub struct Nmi {
     pub window: Local<bool>,
 }
 
-const TRAP: u64 = 1 << 8;
 /// DR6.BS.
 const SINGLE_STEP: u64 = 1 << 14;
 /// What else a debug exception can be due to: breakpoints, access to a debug register, a task switch.

@@ -2,7 +2,7 @@
 
 use hypervisor_logic::svm::fields::field as f;
 use hypervisor_logic::svm::intercepts::{
-    ControlRegisters, DebugRegisters, Misc1, Misc2, Misc3, VirtualInterrupt, tlb_control,
+    ControlRegisters, DEBUG_REGISTERS, Misc1, Misc2, Misc3, VirtualInterrupt, tlb_control,
 };
 use hypervisor_logic::tags::Assigned;
 
@@ -116,12 +116,11 @@ pub fn intercept(ec: &Ec) {
     misc1.set(Misc1::PAUSE, wanted & 2 != 0);
     misc1.set(Misc1::IRET, ec.vcpu.svm.nmi.watches_iret());
     misc1.set(Misc1::VINTR, interrupt_window(vmcb));
-    let mut debug = DebugRegisters::empty();
-    debug.set(DebugRegisters::READ_ALL | DebugRegisters::WRITE_ALL, wanted & 4 != 0);
+    let debug = if wanted & 4 != 0 { DEBUG_REGISTERS } else { 0 };
     let mut misc2 = MISC2;
     misc2.set(Misc2::RDTSCP, wanted & 1 != 0);
     vmcb.write(f::INTERCEPT_CONTROL_REGISTERS, registers.bits());
-    vmcb.write(f::INTERCEPT_DEBUG_REGISTERS, debug.bits());
+    vmcb.write(f::INTERCEPT_DEBUG_REGISTERS, debug);
     vmcb.write(f::INTERCEPT_EXCEPTIONS, ec.vcpu.exceptions.get() | exception::ALWAYS);
     vmcb.write(f::INTERCEPT_MISC1, misc1.bits());
     vmcb.write(f::INTERCEPT_MISC2, misc2.bits());
@@ -192,9 +191,9 @@ fn has_tsc_aux() -> bool {
     super::controls().is_some_and(|controls| controls.rdtscp)
 }
 
-/// TSC_AUX of `ec`.
-pub fn tsc_aux(cpu: &Cpu, ec: &Ec) -> u64 {
-    if cpu.vcpu.get() == Some(Ref::of(ec)) && has_tsc_aux() {
+/// TSC_AUX of `ec`, which is loaded.
+pub fn tsc_aux(ec: &Ec) -> u64 {
+    if has_tsc_aux() {
         // SAFETY: RDTSCP is there, so this is as well.
         unsafe { TSC_AUX.read() }
     } else {
@@ -202,9 +201,8 @@ pub fn tsc_aux(cpu: &Cpu, ec: &Ec) -> u64 {
     }
 }
 
-/// Writes TSC_AUX of `ec`, which is loaded; cut to 32 bits.
+/// Writes TSC_AUX of `ec`, which is loaded, to a value of 32 bits.
 pub fn set_tsc_aux(ec: &Ec, value: u64) {
-    let value = value & 0xffff_ffff;
     ec.vcpu.svm.tsc_aux.set(value);
     if has_tsc_aux() {
         // SAFETY: as above.

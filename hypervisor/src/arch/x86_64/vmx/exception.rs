@@ -7,9 +7,9 @@
 use abi::vcpu::{Event, blocking};
 use hypervisor_logic::vmx::fields::field as f;
 
-use super::vcpu;
-use super::vmcs;
-use crate::arch::cpu::Cpu;
+use super::instruction::single_step;
+use super::{vcpu, vmcs};
+use crate::arch::state::TRAP;
 use crate::object::ec::Ec;
 
 const DEBUG: u32 = 1;
@@ -21,12 +21,6 @@ pub const ALWAYS: u32 = 1 << DEBUG | 1 << ALIGNMENT_CHECK | 1 << MACHINE_CHECK;
 /// The one that a VMM cannot have at all.
 pub const KEPT: u32 = 1 << MACHINE_CHECK;
 
-/// RFLAGS.TF.
-const TRAP: u64 = 1 << 8;
-/// Bit of IA32_DEBUGCTL: TF traps branches only.
-const BRANCHES: u64 = 1 << 1;
-/// Bit of the pending debug exceptions: a single step.
-const PENDING_STEP: u64 = 1 << 14;
 /// The first type in an interruption information that is not an interrupt.
 const EXCEPTIONS: u32 = 3;
 /// Type of the instruction INT1 in an interruption information.
@@ -37,7 +31,7 @@ const INT1: u32 = 5;
 /// `was_delivering`: it came in the middle of the delivery of another event, which has been prepared again. If that is an exception
 /// itself, the new one takes its place, and the instruction will raise the old one again (SDM 3A 7.15). An interrupt would be
 /// lost: it is tried again instead, exit by exit, until the guest lets it through.
-pub fn deliver(cpu: &Cpu, ec: &Ec, info: u32, was_delivering: bool) -> bool {
+pub fn deliver(ec: &Ec, info: u32, was_delivering: bool) -> bool {
     let vector = info & 0xff;
     if vector == MACHINE_CHECK {
         crate::arch::vcpu::machine_check();
@@ -52,7 +46,7 @@ pub fn deliver(cpu: &Cpu, ec: &Ec, info: u32, was_delivering: bool) -> bool {
         return true;
     }
     match vector {
-        DEBUG => debug(cpu, ec, info),
+        DEBUG => debug(info),
         _ => {
             vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::EXIT_INTERRUPTION_ERROR));
             vmcs::write(f::ENTRY_INTERRUPTION_INFO, Event::exception(vector as u8, Some(0)).info);
@@ -62,12 +56,12 @@ pub fn deliver(cpu: &Cpu, ec: &Ec, info: u32, was_delivering: bool) -> bool {
 }
 
 /// The exit has left DR6, DR7 and the pending debug exceptions to software (SDM 3C 28.1, 28.3.4).
-fn debug(cpu: &Cpu, ec: &Ec, info: u32) {
+fn debug(info: u32) {
     /// Breakpoints, access to a debug register, single step.
     const CONDITIONS: u64 = 0x600f;
     const GENERAL_DETECT: u64 = 1 << 13;
     let conditions = vmcs::read(f::EXIT_QUALIFICATION) & CONDITIONS;
-    vcpu::set_dr6(ec, vcpu::dr6(cpu, ec) & !0xf | conditions);
+    vcpu::set_dr6(vcpu::dr6() & !0xf | conditions);
     vmcs::write(f::GUEST_DR7, vmcs::read(f::GUEST_DR7) & !GENERAL_DETECT);
     if info >> 8 & 7 == INT1 {
         vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, vmcs::read(f::EXIT_INSTRUCTION_LENGTH));
@@ -76,8 +70,7 @@ fn debug(cpu: &Cpu, ec: &Ec, info: u32) {
     vmcs::write(f::ENTRY_INTERRUPTION_INFO, info & !(1 << 12));
     // Behind MOV SS a step must be pending for the entry to be valid (SDM 3C 27.3.1.5).
     let shadow = vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0;
-    let stepping = vmcs::read(f::GUEST_RFLAGS) & TRAP != 0;
-    if shadow && stepping && vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
-        vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
+    if shadow && vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
+        single_step();
     }
 }

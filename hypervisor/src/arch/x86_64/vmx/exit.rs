@@ -68,7 +68,7 @@ fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Next {
         if info & NMI_UNBLOCKED != 0 && !was_delivering && info & 0xff != DOUBLE_FAULT {
             block_nmis();
         }
-        if exception::deliver(cpu, &ec, info, was_delivering) {
+        if exception::deliver(&ec, info, was_delivering) {
             // The next exit may be the same: interrupts must not wait for the guest's next instruction.
             entry::open_to_interrupts();
             return go_on(cpu, ec);

@@ -5,43 +5,23 @@ use abi::vcpu::{
     Window,
 };
 use hypervisor_logic::vmx::controls::Primary;
-use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
+use hypervisor_logic::vmx::fields::{SegmentFields, TableFields, field as f};
 
 use super::exit::ENTRY_FAILED;
 use super::instruction::{instruction_length, long_mode};
 use super::{vcpu, vmcs};
 use crate::arch::cpu::Cpu;
-use crate::arch::vcpu::{ANY, breakpoints, movers, wants};
+use crate::arch::state::{copy_registers, export as export_kept};
+use crate::arch::vcpu::{ANY, movers, wants};
 use crate::object::ec::Ec;
 
 movers!();
 
 #[inline(always)]
 fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
-    let gpr = &ec.regs().gpr;
-    if wants::<KNOWN>(mask, Groups::ACDB) {
-        state.gpr.rax = gpr.rax;
-        state.gpr.rcx = gpr.rcx;
-        state.gpr.rdx = gpr.rdx;
-        state.gpr.rbx = gpr.rbx;
-    }
-    if wants::<KNOWN>(mask, Groups::BSD) {
-        state.gpr.rbp = gpr.rbp;
-        state.gpr.rsi = gpr.rsi;
-        state.gpr.rdi = gpr.rdi;
-    }
+    copy_registers::<KNOWN>(mask, &ec.regs().gpr, &mut state.gpr);
     if wants::<KNOWN>(mask, Groups::RSP) {
         state.gpr.rsp = vmcs::read(f::GUEST_RSP);
-    }
-    if wants::<KNOWN>(mask, Groups::R8_R15) {
-        state.gpr.r8 = gpr.r8;
-        state.gpr.r9 = gpr.r9;
-        state.gpr.r10 = gpr.r10;
-        state.gpr.r11 = gpr.r11;
-        state.gpr.r12 = gpr.r12;
-        state.gpr.r13 = gpr.r13;
-        state.gpr.r14 = gpr.r14;
-        state.gpr.r15 = gpr.r15;
     }
     if wants::<KNOWN>(mask, Groups::RIP) {
         state.rip = vmcs::read(f::GUEST_RIP);
@@ -61,18 +41,8 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
         state.pat = vmcs::read(f::GUEST_PAT);
     }
     if wants::<KNOWN>(mask, Groups::CS_SS) {
-        state.cs = segment(
-            f::GUEST_CS_SELECTOR,
-            f::GUEST_CS_BASE,
-            f::GUEST_CS_LIMIT,
-            f::GUEST_CS_ACCESS_RIGHTS,
-        );
-        state.ss = segment(
-            f::GUEST_SS_SELECTOR,
-            f::GUEST_SS_BASE,
-            f::GUEST_SS_LIMIT,
-            f::GUEST_SS_ACCESS_RIGHTS,
-        );
+        state.cs = segment(f::GUEST_CS);
+        state.ss = segment(f::GUEST_SS);
     }
     if KNOWN == ANY {
         export_rest(cpu, ec, mask, state);
@@ -148,6 +118,7 @@ const fn as_exception(info: u32) -> u32 {
 
 fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     let wants = |group| wants::<ANY>(mask, group);
+    export_kept(cpu, ec, mask, state);
     if wants(Groups::EVENT) {
         state.event = Event {
             info: vmcs::read(f::ENTRY_INTERRUPTION_INFO),
@@ -168,69 +139,33 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
     if wants(Groups::CONTROL) {
         let primary = Primary::from_bits_retain(vmcs::read(f::PRIMARY_CONTROLS));
-        state.exceptions = ec.vcpu.exceptions.get();
         state.intercepts = u32::from(primary.contains(Primary::RDTSC_EXITING))
             | u32::from(primary.contains(Primary::PAUSE_EXITING)) << 1
             | u32::from(primary.contains(Primary::MOV_DR_EXITING)) << 2;
-        [state.cr0_mask, state.cr4_mask] = ec.vcpu.masks.get();
     }
     if wants(Groups::TSC) {
         state.tsc_offset = vmcs::read(f::TSC_OFFSET);
-    }
-    if wants(Groups::DEADLINE) {
-        state.deadline = ec.vcpu.deadline.get();
     }
     if wants(Groups::CR2) {
         state.cr2 = ec.vcpu.vmx.cr2.get();
     }
     if wants(Groups::DR) {
-        state.dr = breakpoints(cpu, ec);
-        state.dr6 = vcpu::dr6(cpu, ec);
+        state.dr6 = vcpu::dr6();
         state.dr7 = vmcs::read(f::GUEST_DR7);
     }
     if wants(Groups::DS_ES) {
-        state.ds = segment(
-            f::GUEST_DS_SELECTOR,
-            f::GUEST_DS_BASE,
-            f::GUEST_DS_LIMIT,
-            f::GUEST_DS_ACCESS_RIGHTS,
-        );
-        state.es = segment(
-            f::GUEST_ES_SELECTOR,
-            f::GUEST_ES_BASE,
-            f::GUEST_ES_LIMIT,
-            f::GUEST_ES_ACCESS_RIGHTS,
-        );
+        state.ds = segment(f::GUEST_DS);
+        state.es = segment(f::GUEST_ES);
     }
     if wants(Groups::FS_GS) {
-        state.fs = segment(
-            f::GUEST_FS_SELECTOR,
-            f::GUEST_FS_BASE,
-            f::GUEST_FS_LIMIT,
-            f::GUEST_FS_ACCESS_RIGHTS,
-        );
-        state.gs = segment(
-            f::GUEST_GS_SELECTOR,
-            f::GUEST_GS_BASE,
-            f::GUEST_GS_LIMIT,
-            f::GUEST_GS_ACCESS_RIGHTS,
-        );
+        state.fs = segment(f::GUEST_FS);
+        state.gs = segment(f::GUEST_GS);
     }
     if wants(Groups::TABLES) {
-        state.tr = segment(
-            f::GUEST_TR_SELECTOR,
-            f::GUEST_TR_BASE,
-            f::GUEST_TR_LIMIT,
-            f::GUEST_TR_ACCESS_RIGHTS,
-        );
-        state.ldtr = segment(
-            f::GUEST_LDTR_SELECTOR,
-            f::GUEST_LDTR_BASE,
-            f::GUEST_LDTR_LIMIT,
-            f::GUEST_LDTR_ACCESS_RIGHTS,
-        );
-        state.gdtr = table(f::GUEST_GDTR_BASE, f::GUEST_GDTR_LIMIT);
-        state.idtr = table(f::GUEST_IDTR_BASE, f::GUEST_IDTR_LIMIT);
+        state.tr = segment(f::GUEST_TR);
+        state.ldtr = segment(f::GUEST_LDTR);
+        state.gdtr = table(f::GUEST_GDTR);
+        state.idtr = table(f::GUEST_IDTR);
     }
     if wants(Groups::SYSENTER) {
         state.sysenter_cs = u64::from(vmcs::read(f::GUEST_SYSENTER_CS));
@@ -239,26 +174,22 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
     }
     if wants(Groups::SYSCALL) {
         [state.star, state.lstar, state.cstar, state.fmask, state.kernel_gs_base, state.tsc_aux] =
-            vcpu::resident(cpu, ec);
-    }
-    if wants(Groups::XSAVE) {
-        state.xcr0 = ec.vcpu.xcr0.get();
-        state.xss = 0;
+            vcpu::resident();
     }
 }
 
 /// Access rights have the attribute's low byte where it is, then a gap of four bits (SDM 3C 25.4.1).
 #[inline(always)]
-fn segment(selector: Field16, base: FieldNatural, limit: Field32, rights: Field32) -> Segment {
-    let rights = vmcs::read(rights);
+fn segment(fields: SegmentFields) -> Segment {
+    let rights = vmcs::read(fields.rights);
     Segment {
-        selector: vmcs::read(selector),
+        selector: vmcs::read(fields.selector),
         attr: (rights & 0xff | rights >> 4 & 0x1f00) as u16,
-        limit: vmcs::read(limit),
-        base: vmcs::read(base),
+        limit: vmcs::read(fields.limit),
+        base: vmcs::read(fields.base),
     }
 }
 
-fn table(base: FieldNatural, limit: Field32) -> TableRegister {
-    TableRegister { base: vmcs::read(base), limit: u64::from(vmcs::read(limit)) }
+fn table(fields: TableFields) -> TableRegister {
+    TableRegister { base: vmcs::read(fields.base), limit: u64::from(vmcs::read(fields.limit)) }
 }

@@ -1,45 +1,24 @@
 //! Moving groups of state into the VMCS, out of a UTCB.
 
-use abi::vcpu::{Groups, Segment, VcpuState, Window, blocking};
+use abi::vcpu::{Groups, Segment, TableRegister, VcpuState, Window, blocking};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
-use hypervisor_logic::vmx::fields::{Field16, Field32, FieldNatural, field as f};
+use hypervisor_logic::vmx::fields::{SegmentFields, TableFields, field as f};
 
 use super::instruction::{finish_instruction, next_instruction};
 use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
 use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
-use crate::arch::fpu;
-use crate::arch::vcpu::{set_breakpoints, set_deadline};
-use crate::object::Ref;
+use crate::arch::state::{copy_registers, import as import_kept, system_call};
+use crate::arch::vcpu::ANY;
 use crate::object::ec::Ec;
 
 /// Writes the groups of `mask`, of a virtual CPU that is loaded.
 pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
-    let gpr = &mut ec.regs().gpr;
-    if wants(Groups::ACDB) {
-        gpr.rax = state.gpr.rax;
-        gpr.rcx = state.gpr.rcx;
-        gpr.rdx = state.gpr.rdx;
-        gpr.rbx = state.gpr.rbx;
-    }
-    if wants(Groups::BSD) {
-        gpr.rbp = state.gpr.rbp;
-        gpr.rsi = state.gpr.rsi;
-        gpr.rdi = state.gpr.rdi;
-    }
+    copy_registers::<ANY>(mask, &state.gpr, &mut ec.regs().gpr);
+    import_kept(cpu, ec, mask, state);
     if wants(Groups::RSP) {
         vmcs::write(f::GUEST_RSP, state.gpr.rsp);
-    }
-    if wants(Groups::R8_R15) {
-        gpr.r8 = state.gpr.r8;
-        gpr.r9 = state.gpr.r9;
-        gpr.r10 = state.gpr.r10;
-        gpr.r11 = state.gpr.r11;
-        gpr.r12 = state.gpr.r12;
-        gpr.r13 = state.gpr.r13;
-        gpr.r14 = state.gpr.r14;
-        gpr.r15 = state.gpr.r15;
     }
     if wants(Groups::RIP) {
         vmcs::write(f::GUEST_RIP, state.rip);
@@ -69,9 +48,6 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::TSC) {
         vmcs::write(f::TSC_OFFSET, state.tsc_offset);
     }
-    if wants(Groups::DEADLINE) {
-        set_deadline(cpu, Ref::of(ec), state.deadline);
-    }
     if wants(Groups::CR) {
         import_cr(state);
         // What MOV to a control register flushes, this flushes as well.
@@ -82,8 +58,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         cpu.cr2_lost.set(true);
     }
     if wants(Groups::DR) {
-        set_breakpoints(ec, state.dr);
-        vcpu::set_dr6(ec, state.dr6);
+        vcpu::set_dr6(state.dr6);
         vmcs::write(f::GUEST_DR7, state.dr7);
     }
     if wants(Groups::EFER_PAT) {
@@ -96,21 +71,8 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::GUEST_SYSENTER_EIP, state.sysenter_eip);
     }
     if wants(Groups::SYSCALL) {
-        vcpu::set_resident(
-            ec,
-            [
-                state.star,
-                state.lstar,
-                state.cstar,
-                state.fmask,
-                state.kernel_gs_base,
-                state.tsc_aux,
-            ],
-        );
-    }
-    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
-        ec.vcpu.xcr0.set(state.xcr0);
-        fpu::set_xcr0(state.xcr0);
+        // SAFETY: that is where the values are from.
+        unsafe { vcpu::set_resident(&system_call(state)) };
     }
     if wants(Groups::DONE) {
         if !wants(Groups::RIP) {
@@ -136,9 +98,7 @@ fn import_control(ec: &Ec, state: &VcpuState) {
     primary.set(Primary::PAUSE_EXITING, state.intercepts & 2 != 0);
     primary.set(Primary::MOV_DR_EXITING, state.intercepts & 4 != 0);
     vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
-    let wanted = state.exceptions & !exception::KEPT;
-    ec.vcpu.exceptions.set(wanted);
-    vmcs::write(f::EXCEPTION_BITMAP, wanted | exception::ALWAYS);
+    vmcs::write(f::EXCEPTION_BITMAP, ec.vcpu.exceptions.get() | exception::ALWAYS);
     // What changes hands keeps the value that the guest sees.
     let (m0, m4) = (vmcs::read(f::CR0_MASK), vmcs::read(f::CR4_MASK));
     let cr0 = vmcs::read(f::GUEST_CR0) & !m0 | vmcs::read(f::CR0_READ_SHADOW) & m0;
@@ -147,7 +107,6 @@ fn import_control(ec: &Ec, state: &VcpuState) {
     vmcs::write(f::CR4_READ_SHADOW, cr4);
     vmcs::write(f::CR0_MASK, state.cr0_mask | CR0_OWNED);
     vmcs::write(f::CR4_MASK, state.cr4_mask | CR4_OWNED);
-    ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
 }
 
 /// Of what the guest sees in CR0 and CR4, the bits that the kernel owns are what VMX operation demands.
@@ -179,85 +138,34 @@ fn import_efer(state: &VcpuState) {
 fn import_segments(mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     if wants(Groups::CS_SS) {
-        set_segment(
-            state.cs,
-            f::GUEST_CS_SELECTOR,
-            f::GUEST_CS_BASE,
-            f::GUEST_CS_LIMIT,
-            f::GUEST_CS_ACCESS_RIGHTS,
-        );
-        set_segment(
-            state.ss,
-            f::GUEST_SS_SELECTOR,
-            f::GUEST_SS_BASE,
-            f::GUEST_SS_LIMIT,
-            f::GUEST_SS_ACCESS_RIGHTS,
-        );
+        set_segment(f::GUEST_CS, state.cs);
+        set_segment(f::GUEST_SS, state.ss);
     }
     if wants(Groups::DS_ES) {
-        set_segment(
-            state.ds,
-            f::GUEST_DS_SELECTOR,
-            f::GUEST_DS_BASE,
-            f::GUEST_DS_LIMIT,
-            f::GUEST_DS_ACCESS_RIGHTS,
-        );
-        set_segment(
-            state.es,
-            f::GUEST_ES_SELECTOR,
-            f::GUEST_ES_BASE,
-            f::GUEST_ES_LIMIT,
-            f::GUEST_ES_ACCESS_RIGHTS,
-        );
+        set_segment(f::GUEST_DS, state.ds);
+        set_segment(f::GUEST_ES, state.es);
     }
     if wants(Groups::FS_GS) {
-        set_segment(
-            state.fs,
-            f::GUEST_FS_SELECTOR,
-            f::GUEST_FS_BASE,
-            f::GUEST_FS_LIMIT,
-            f::GUEST_FS_ACCESS_RIGHTS,
-        );
-        set_segment(
-            state.gs,
-            f::GUEST_GS_SELECTOR,
-            f::GUEST_GS_BASE,
-            f::GUEST_GS_LIMIT,
-            f::GUEST_GS_ACCESS_RIGHTS,
-        );
+        set_segment(f::GUEST_FS, state.fs);
+        set_segment(f::GUEST_GS, state.gs);
     }
     if wants(Groups::TABLES) {
-        set_segment(
-            state.tr,
-            f::GUEST_TR_SELECTOR,
-            f::GUEST_TR_BASE,
-            f::GUEST_TR_LIMIT,
-            f::GUEST_TR_ACCESS_RIGHTS,
-        );
-        set_segment(
-            state.ldtr,
-            f::GUEST_LDTR_SELECTOR,
-            f::GUEST_LDTR_BASE,
-            f::GUEST_LDTR_LIMIT,
-            f::GUEST_LDTR_ACCESS_RIGHTS,
-        );
-        vmcs::write(f::GUEST_GDTR_BASE, state.gdtr.base);
-        vmcs::write(f::GUEST_GDTR_LIMIT, state.gdtr.limit as u32);
-        vmcs::write(f::GUEST_IDTR_BASE, state.idtr.base);
-        vmcs::write(f::GUEST_IDTR_LIMIT, state.idtr.limit as u32);
+        set_segment(f::GUEST_TR, state.tr);
+        set_segment(f::GUEST_LDTR, state.ldtr);
+        set_table(f::GUEST_GDTR, state.gdtr);
+        set_table(f::GUEST_IDTR, state.idtr);
     }
 }
 
-fn set_segment(
-    segment: Segment,
-    selector: Field16,
-    base: FieldNatural,
-    limit: Field32,
-    rights: Field32,
-) {
+fn set_segment(fields: SegmentFields, segment: Segment) {
     let attr = u32::from(segment.attr);
-    vmcs::write(selector, segment.selector);
-    vmcs::write(base, segment.base);
-    vmcs::write(limit, segment.limit);
-    vmcs::write(rights, attr & 0xff | (attr & 0x1f00) << 4);
+    vmcs::write(fields.selector, segment.selector);
+    vmcs::write(fields.base, segment.base);
+    vmcs::write(fields.limit, segment.limit);
+    vmcs::write(fields.rights, attr & 0xff | (attr & 0x1f00) << 4);
+}
+
+fn set_table(fields: TableFields, table: TableRegister) {
+    vmcs::write(fields.base, table.base);
+    vmcs::write(fields.limit, table.limit as u32);
 }

@@ -10,13 +10,9 @@ use hypervisor_logic::vmx::fields::field as f;
 
 use super::{vcpu, vmcs};
 use crate::arch::cpu::Cpu;
+use crate::arch::state::{RESUME, TRAP, copy_registers};
 use crate::arch::vcpu::has_length;
 use crate::object::ec::Ec;
-
-/// RFLAGS.TF.
-const TRAP: u64 = 1 << 8;
-/// RFLAGS.RF.
-const RESUME: u64 = 1 << 16;
 
 /// The usual reply to an exit, see [`crate::arch::complete_instruction`]. Returns whether it was one; if not, nothing has been done.
 #[inline(always)]
@@ -46,11 +42,7 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
         vmcs::write(f::GUEST_RFLAGS, flags & !RESUME);
     }
     if mask & Groups::ACDB.0 != 0 {
-        let gpr = &mut ec.regs().gpr;
-        gpr.rax = state.gpr.rax;
-        gpr.rcx = state.gpr.rcx;
-        gpr.rdx = state.gpr.rdx;
-        gpr.rbx = state.gpr.rbx;
+        copy_registers::<{ Groups::ACDB.0 }>(mask, &state.gpr, &mut ec.regs().gpr);
     }
     true
 }
@@ -95,7 +87,7 @@ pub fn finish_instruction() {
 #[cold]
 fn in_64_bit_mode() -> bool {
     const LONG: u32 = 1 << 13;
-    vmcs::read(f::GUEST_CS_ACCESS_RIGHTS) & LONG != 0 && long_mode()
+    vmcs::read(f::GUEST_CS.rights) & LONG != 0 && long_mode()
 }
 
 pub fn long_mode() -> bool {
@@ -103,9 +95,9 @@ pub fn long_mode() -> bool {
         .contains(EntryControls::IA32E_MODE_GUEST)
 }
 
-/// The guest single-steps: the trap behind the instruction is pending (SDM 3C 25.4.2).
+/// The guest single-steps: the trap is pending (SDM 3C 25.4.2).
 #[cold]
-fn single_step() {
+pub fn single_step() {
     const BRANCHES: u64 = 1 << 1;
     const PENDING_STEP: u64 = 1 << 14;
     // With IA32_DEBUGCTL.BTF only branches trap, and no instruction that exits is one.

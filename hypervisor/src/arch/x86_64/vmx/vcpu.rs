@@ -11,7 +11,7 @@ use x86_64::registers::control::{Cr0, Cr4};
 use super::{exception, vmcs};
 use crate::arch::cpu::{self, Cpu};
 use crate::arch::msr::{self, Msr};
-use crate::arch::{Resume, entry, gdt, idt};
+use crate::arch::{Resume, entry, gdt, idt, state};
 use crate::mem::virt;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
@@ -49,15 +49,12 @@ impl Own {
             tag: Local::new(Assigned::NONE),
             host_cr3: Local::new(0),
             resident: Local::new([0; 6]),
-            dr6: Local::new(DR6_RESET),
+            dr6: Local::new(state::dr6(0)),
             cr2: Local::new(0),
             entry_error: Local::new(0),
         }
     }
 }
-
-/// Bits of DR6 that are always set (SDM 3B 18.2.3).
-const DR6_RESET: u64 = 0xffff_0ff0;
 
 /// Fills the VMCS of a new virtual CPU.
 pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
@@ -220,12 +217,12 @@ pub fn swap(cpu: &Cpu, old: Option<Ref<Ec>>, ec: &Ec) {
     unsafe {
         vmcs::load(ec.vcpu.control);
         if let Some(old) = old {
-            old.vcpu.vmx.resident.set(save_resident());
-            old.vcpu.vmx.dr6.set(read_dr6());
+            old.vcpu.vmx.resident.set(resident());
+            old.vcpu.vmx.dr6.set(dr6());
         }
-        load_resident(&ec.vcpu.vmx.resident.get());
+        set_resident(&ec.vcpu.vmx.resident.get());
     }
-    write_dr6(ec.vcpu.vmx.dr6.get());
+    set_dr6(ec.vcpu.vmx.dr6.get());
     cpu.cr2_lost.set(true);
     if super::controls().is_some_and(|controls| controls.vpid) {
         tag(cpu, ec);
@@ -249,7 +246,8 @@ fn has_tsc_aux() -> bool {
     super::controls().is_some_and(|c| c.secondary & Secondary::ENABLE_RDTSCP.bits() != 0)
 }
 
-unsafe fn save_resident() -> [u64; 6] {
+/// The system-call registers of the virtual CPU that is loaded, in the order of [`RESIDENT`], then TSC_AUX.
+pub fn resident() -> [u64; 6] {
     let mut values = [0; 6];
     for (value, msr) in values.iter_mut().zip(RESIDENT) {
         // SAFETY: every 64-bit processor has these registers.
@@ -262,45 +260,23 @@ unsafe fn save_resident() -> [u64; 6] {
     values
 }
 
-unsafe fn load_resident(values: &[u64; 6]) {
+/// Writes them.
+///
+/// # Safety
+/// The values are such as [`state::system_call`] gives, or as they were read.
+pub unsafe fn set_resident(values: &[u64; 6]) {
     for (value, msr) in values.iter().zip(RESIDENT) {
-        // SAFETY: canonical, by `set_resident`.
+        // SAFETY: canonical, by the caller's word.
         unsafe { msr.write(*value) };
     }
     if has_tsc_aux() {
-        // SAFETY: 32 bits, by `set_resident`.
+        // SAFETY: 32 bits, by the caller's word.
         unsafe { msr::TSC_AUX.write(values[5]) };
     }
 }
 
-/// Reads the system-call registers of `ec`, in the order STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, TSC_AUX.
-pub fn resident(cpu: &Cpu, ec: &Ec) -> [u64; 6] {
-    if cpu.vcpu.get() == Some(Ref::of(ec)) {
-        // SAFETY: they are in the processor.
-        unsafe { save_resident() }
-    } else {
-        ec.vcpu.vmx.resident.get()
-    }
-}
-
-/// Writes the system-call registers of `ec`, which is loaded. Addresses are made canonical, TSC_AUX is cut to 32 bits.
-pub fn set_resident(ec: &Ec, values: [u64; 6]) {
-    let canonical = |value: u64| ((value as i64) << 16 >> 16) as u64;
-    let [star, lstar, cstar, fmask, gs, aux] = values;
-    let values = [
-        star,
-        canonical(lstar),
-        canonical(cstar),
-        fmask & 0xffff_ffff,
-        canonical(gs),
-        aux & 0xffff_ffff,
-    ];
-    ec.vcpu.vmx.resident.set(values);
-    // SAFETY: checked above.
-    unsafe { load_resident(&values) };
-}
-
-fn read_dr6() -> u64 {
+/// DR6 of the virtual CPU that is loaded.
+pub fn dr6() -> u64 {
     let d6: u64;
     // SAFETY: reads only.
     unsafe {
@@ -309,21 +285,10 @@ fn read_dr6() -> u64 {
     d6
 }
 
-fn write_dr6(value: u64) {
-    // SAFETY: no reserved bit is set that must be clear, by `set_dr6`.
+/// Writes it.
+pub fn set_dr6(value: u64) {
+    // SAFETY: no reserved bit is set that must be clear.
     unsafe {
-        core::arch::asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags));
+        core::arch::asm!("mov dr6, {}", in(reg) state::dr6(value), options(nomem, nostack, preserves_flags));
     }
-}
-
-/// DR6 of `ec`.
-pub fn dr6(cpu: &Cpu, ec: &Ec) -> u64 {
-    if cpu.vcpu.get() == Some(Ref::of(ec)) { read_dr6() } else { ec.vcpu.vmx.dr6.get() }
-}
-
-/// Writes DR6 of `ec`, which is loaded.
-pub fn set_dr6(ec: &Ec, value: u64) {
-    let value = value & 0xe00f | DR6_RESET;
-    ec.vcpu.vmx.dr6.set(value);
-    write_dr6(value);
 }

@@ -1,8 +1,5 @@
 //! How the logic reaches the kernel's table pages.
 
-#[cfg(any(test, feature = "test-util"))]
-pub mod pool;
-
 /// Words in a page.
 pub const WORDS: usize = 512;
 

@@ -1,6 +1,6 @@
 //! Pages for tests: a map from address to contents that notices misuse.
 
-use super::{Frames, WORDS};
+use crate::frames::{Frames, WORDS};
 use std::boxed::Box;
 use std::collections::{HashMap, HashSet};
 
