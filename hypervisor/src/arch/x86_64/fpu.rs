@@ -38,6 +38,20 @@ pub fn valid_xcr0(value: u64) -> bool {
         && (value & AVX512 == 0 || (value & AVX512 == AVX512 && value & 0b100 != 0))
 }
 
+/// What XCR0 holds.
+pub fn xcr0() -> u64 {
+    if !has_xsave() {
+        return 1;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: CR4.OSXSAVE is set.
+    unsafe {
+        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(low) | u64::from(high) << 32
+}
+
 /// Loads XCR0.
 pub fn set_xcr0(value: u64) {
     if !has_xsave() {

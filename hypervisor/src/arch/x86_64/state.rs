@@ -54,7 +54,8 @@ pub fn export(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
         state.dr = breakpoints(cpu, ec);
     }
     if wants(Groups::XSAVE) {
-        state.xcr0 = ec.vcpu.xcr0.get();
+        // Not what was last set for it: QEMU does not intercept XSETBV.
+        state.xcr0 = fpu::xcr0();
         state.xss = 0;
     }
 }

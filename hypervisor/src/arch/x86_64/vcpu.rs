@@ -167,6 +167,7 @@ fn swap(cpu: &Cpu, ec: Ref<Ec>) {
     }
     if let Some(old) = old {
         old.vcpu.breakpoints.set(save_breakpoints());
+        old.vcpu.xcr0.set(fpu::xcr0());
     }
     load_breakpoints(&ec.vcpu.breakpoints.get());
     fpu::switch(old.map(|old| old.vcpu.fpu), ec.vcpu.fpu, ec.vcpu.xcr0.get());
