@@ -8,7 +8,7 @@
 //! ```
 
 use crate::arena::STACK_LENGTH;
-use crate::elf::Image;
+use crate::elf::{self, Image};
 use crate::error::Error;
 use crate::paging::{Access, AddressSpace, PageSize, TableMemory};
 use crate::span::{PAGE, Span, align_down, align_up};
@@ -35,7 +35,7 @@ pub struct Plan<'a> {
     /// A framebuffer, which may lie beyond `physical_end`.
     pub framebuffer: Option<Span>,
     /// The kernel.
-    pub image: &'a Image,
+    pub image: &'a Image<'a>,
     /// The loader's page that stays mapped where it is.
     pub trampoline: u64,
 }
@@ -95,8 +95,8 @@ impl Plan<'_> {
             Access::ReadWrite,
         )?;
         for segment in self.image.segments() {
-            let pages = segment.span.pages_around();
-            let access = match (segment.writable, segment.executable) {
+            let pages = elf::span(&segment).pages_around();
+            let access = match (segment.write, segment.execute) {
                 (false, false) => Access::Read,
                 (true, _) => Access::ReadWrite,
                 (false, true) => Access::ReadExecute,

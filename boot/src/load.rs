@@ -50,7 +50,7 @@ pub fn start_kernel(memory: &IdentityMap, handoff: &Handoff<'_>) -> Result<Infal
     };
     let mut taken = taken_before(handoff);
     let arena = Arena::place(&handoff.memory, &taken, &plan)?;
-    place_image(&image, file, &arena);
+    place_image(&image, &arena);
     // SAFETY: the arena is free memory below 4 GiB, and `place_image` has cleared all of it.
     let mut tables = unsafe { ArenaTables::new(arena.tables) };
     let root = plan.build(&mut tables, arena.image.start, arena.stack.start)?;
@@ -95,14 +95,14 @@ fn taken_before(handoff: &Handoff<'_>) -> [Span; MAX_TAKEN] {
     taken
 }
 
-/// Clears the arena and copies the segments of `file` to its start.
-fn place_image(image: &Image, file: &[u8], arena: &Arena) {
+/// Clears the arena and copies the segments to its start.
+fn place_image(image: &Image<'_>, arena: &Arena) {
     let whole = arena.span();
     // SAFETY: the arena is free memory below 4 GiB, outside of all that anything refers to.
     unsafe { ptr::write_bytes(whole.start as *mut u8, 0, whole.length() as usize) };
     for segment in image.segments() {
-        let target = arena.image.start + (segment.span.start - image.span.start);
-        let source = &file[segment.file.clone()];
+        let target = arena.image.start + (segment.vaddr - image.span.start);
+        let source = segment.file;
         // SAFETY: the image has room for every segment, and a segment's part of the file is not
         // larger than the segment (`Image::parse`). The file is a module, outside of the arena.
         unsafe { ptr::copy_nonoverlapping(source.as_ptr(), target as *mut u8, source.len()) };
@@ -140,7 +140,7 @@ fn write_regions(
 }
 
 /// The fields about the kernel and the bundle.
-fn describe_payload(info: &mut BootInfo, payload: Payload, image: &Image) {
+fn describe_payload(info: &mut BootInfo, payload: Payload, image: &Image<'_>) {
     if let Some(bundle) = payload.bundle {
         info.ramdisk_addr = Optional::Some(PHYSICAL_MEMORY_OFFSET + bundle.start);
         info.ramdisk_len = bundle.length();

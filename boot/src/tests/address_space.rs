@@ -9,18 +9,24 @@ use crate::testing::{Leaf, Tables};
 
 const TRAMPOLINE: u64 = 0x10_8000;
 
-fn image() -> Image {
-    let entry = kernel_headers()[0].3;
-    Image::parse(&file(2, entry, &kernel_headers())).unwrap()
+/// The file of a small kernel.
+fn kernel() -> Vec<u8> {
+    file(2, kernel_headers()[0].3, &kernel_headers())
 }
 
-fn plan(image: &Image, physical_end: u64, huge_pages: bool, framebuffer: Option<Span>) -> Plan<'_> {
+fn plan<'a>(
+    image: &'a Image<'_>,
+    physical_end: u64,
+    huge_pages: bool,
+    framebuffer: Option<Span>,
+) -> Plan<'a> {
     Plan { physical_end, huge_pages, framebuffer, image, trampoline: TRAMPOLINE }
 }
 
 #[test]
 fn the_kernel_sees_what_is_promised() {
-    let image = image();
+    let kernel = kernel();
+    let image = Image::parse(&kernel).unwrap();
     let framebuffer = Span::new(0x80_0010_0000, 0x30_0000);
     for huge_pages in [false, true] {
         let plan = plan(&image, 5 << 30, huge_pages, Some(framebuffer));
@@ -73,7 +79,8 @@ fn an_image_across_boundaries_takes_every_table() {
     let shift = (1 << 30) - 0x10_5000;
     let mut headers = kernel_headers();
     headers.iter_mut().filter(|header| header.5 != 0).for_each(|header| header.3 += shift);
-    let image = Image::parse(&file(2, headers[0].3, &headers)).unwrap();
+    let kernel = file(2, headers[0].3, &headers);
+    let image = Image::parse(&kernel).unwrap();
     for (end, huge_pages) in [(4 << 30, false), (4 << 30, true), (513 << 30, true)] {
         let plan = plan(&image, end, huge_pages, None);
         let mut tables = Tables::new(plan.tables());
@@ -84,7 +91,8 @@ fn an_image_across_boundaries_takes_every_table() {
 
 #[test]
 fn a_missing_table_is_an_error() {
-    let image = image();
+    let kernel = kernel();
+    let image = Image::parse(&kernel).unwrap();
     let plan = plan(&image, 4 << 30, false, None);
     let mut tables = Tables::new(9);
     let error = plan.build(&mut tables, 0x20_0000, 0x80_0000).unwrap_err();
@@ -93,7 +101,8 @@ fn a_missing_table_is_an_error() {
 
 #[test]
 fn the_arena_avoids_what_is_taken() {
-    let image = image();
+    let kernel = kernel();
+    let image = Image::parse(&kernel).unwrap();
     let plan = plan(&image, 4 << 30, false, None);
     let mut map = MemoryMap::new();
     map.push(Span::new(0, 0x9_f000), 1).unwrap();
@@ -124,7 +133,8 @@ proptest! {
     ) {
         // Without 1 GiB pages a large machine takes thousands of tables; a smaller one will do.
         let ram = if huge_pages { ram } else { ram >> 9 };
-        let image = image();
+        let kernel = kernel();
+    let image = Image::parse(&kernel).unwrap();
         let start = if low { start >> 13 } else { start };
         let plan = plan(&image, physical_end(ram), huge_pages, Some(Span::new(start, length)));
         let mut tables = Tables::new(plan.tables());

@@ -319,7 +319,7 @@ fn write_hip(
         if virtualization.largest_page >= 30 { hip::features::GUEST_1G_PAGES } else { 0 }
             | if lengths { hip::features::INSTRUCTION_LENGTH } else { 0 }
             | if virtualization.tells_addresses { hip::features::LINEAR_ADDRESS } else { 0 }
-            | if fpu::has_xsave() { hip::features::XSAVE } else { 0 }
+            | if fpu::has_xsave() && virtualization.guards_xcr0 { hip::features::XSAVE } else { 0 }
             | if cfg!(feature = "counters") { hip::features::COUNTERS } else { 0 };
     hip.framebuffer = framebuffer(info, physical);
     let mut count = 0;

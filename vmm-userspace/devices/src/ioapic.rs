@@ -1,6 +1,6 @@
 //! I/O APIC: an 82093AA with the EOI register of its successors, hence version 0x20.
 //!
-//! Sources: Intel 82093AA data sheet (290566), Intel I/O Controller Hub 10 data sheet (319973)
+//! Sources: 82093AA data sheet (290566), I/O Controller Hub 10 data sheet (319973)
 //! section 13.5 for version 0x20 and the EOI register.
 //!
 //! The index register may be written with any access size, as firmware writes it as a byte. The

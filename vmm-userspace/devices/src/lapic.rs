@@ -1,6 +1,6 @@
 //! Local APIC of one virtual CPU, in xAPIC and x2APIC mode.
 //!
-//! Rules come from the Intel SDM, volume 3A, chapter 11, and cite its sections. Nothing here is
+//! Rules come from the SDM, volume 3A, chapter 11, and cite its sections. Nothing here is
 //! specific to a virtual machine: the model has the registers of a processor since Nehalem, with
 //! end-of-interrupt broadcast suppression.
 //!

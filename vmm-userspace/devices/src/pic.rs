@@ -2,7 +2,7 @@
 //!
 //! The second chip's interrupt output feeds input 2 of the first. Trigger modes come from the
 //! edge/level control registers of the chipset (ports 0x4d0 and 0x4d1), which replace the trigger
-//! bit of ICW1 (Intel 82371AB data sheet, "ELCR1", "ELCR2", "ICW1" bit 3).
+//! bit of ICW1 (82371AB data sheet, "ELCR1", "ELCR2", "ICW1" bit 3).
 
 mod chip;
 

@@ -1,4 +1,4 @@
-//! 8254 programmable interval timer (Intel 82C54 datasheet): three counters at 1.193182 MHz.
+//! 8254 programmable interval timer (82C54 datasheet): three counters at 1.193182 MHz.
 //!
 //! Counter 0 drives IRQ 0, counter 1 the memory refresh of old machines, counter 2 the speaker;
 //! its gate is set through [`crate::port61`].

@@ -1,4 +1,4 @@
-//! NMI status and control at port 0x61 (Intel ICH9 datasheet 13.7.1, NMI_SC): the gate of timer
+//! NMI status and control at port 0x61 (ICH9 datasheet 13.7.1, NMI_SC): the gate of timer
 //! counter 2, the speaker, and a bit that toggles with the memory refresh.
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
 //! System control port A at port 0x92 (IBM PS/2 Hardware Interface Technical Reference, System
-//! Control Ports; Intel ICH9 datasheet 13.7.2): the fast A20 gate and the fast processor reset.
+//! Control Ports; ICH9 datasheet 13.7.2): the fast A20 gate and the fast processor reset.
 
 use serde::{Deserialize, Serialize};
 

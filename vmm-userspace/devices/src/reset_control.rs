@@ -1,4 +1,4 @@
-//! Reset control register at port 0xcf9 (Intel ICH9 datasheet 13.7.4, RST_CNT), and the kinds of
+//! Reset control register at port 0xcf9 (ICH9 datasheet 13.7.4, RST_CNT), and the kinds of
 //! reset that a machine's devices can ask for.
 
 use serde::{Deserialize, Serialize};

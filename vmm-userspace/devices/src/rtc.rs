@@ -1,5 +1,5 @@
 //! MC146818A real-time clock with the PC's 128 bytes of CMOS memory (Motorola MC146818A
-//! datasheet; Intel ICH9 datasheet 13.6 for the PC's ports).
+//! datasheet; ICH9 datasheet 13.6 for the PC's ports).
 //!
 //! Not modelled: daylight saving (register B bit 0 is kept without effect, as in the ICHs) and the
 //! square-wave output.

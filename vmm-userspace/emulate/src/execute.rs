@@ -346,7 +346,7 @@ impl<B: Bus> Cpu<'_, B> {
 
     /// Resolves operand `n`. Memory that will be written is translated as a write even if it is read first, so
     /// that a fault comes before any effect.
-    fn operand(&mut self, i: &Instruction, n: u32, access: Access) -> Result<Operand, Stop> {
+    pub fn operand(&mut self, i: &Instruction, n: u32, access: Access) -> Result<Operand, Stop> {
         let size = |bytes: usize| u8::try_from(bytes).unwrap_or(0);
         Ok(match i.op_kind(n) {
             OpKind::Register => {

@@ -5,7 +5,7 @@ use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Register};
 
 use crate::{
     bus::Bus,
-    fault::{Bytes, Fault},
+    fault::{Bytes, End, Fault},
     mode::{self, Mode},
     paging::{self, Access},
     segment,
@@ -26,17 +26,34 @@ pub struct Code {
 }
 
 impl Code {
-    /// Fetches up to the end of the page.
-    #[inline]
+    /// Fetches up to the end of the page, with all checks.
     pub fn fetch(state: &VcpuState, bus: &mut impl Bus, mode: Mode) -> Result<Self, Fault> {
-        let linear = match mode {
-            Mode::Long => state.rip,
-            _ => segment::linear(state, mode, Register::CS, state.rip, 1, Access::Fetch)?,
-        };
+        let linear = Self::linear(state, mode)?;
+        let gpa = paging::translate(state, bus, linear, Access::Fetch, mode::cpl(state))?;
+        Ok(Self::read(bus, linear, gpa))
+    }
+
+    /// The same for an instruction that the processor has fetched: something else about it left the guest.
+    #[inline]
+    pub fn fetch_again(state: &VcpuState, bus: &mut impl Bus, mode: Mode) -> Result<Self, Fault> {
+        let linear = Self::linear(state, mode)?;
         let gpa = match paging::translate_fetched(state, bus, linear) {
             Some(gpa) => gpa,
             None => paging::translate(state, bus, linear, Access::Fetch, mode::cpl(state))?,
         };
+        Ok(Self::read(bus, linear, gpa))
+    }
+
+    #[inline(always)]
+    fn linear(state: &VcpuState, mode: Mode) -> Result<u64, Fault> {
+        match mode {
+            Mode::Long => Ok(state.rip),
+            _ => segment::linear(state, mode, Register::CS, state.rip, 1, Access::Fetch),
+        }
+    }
+
+    #[inline(always)]
+    fn read(bus: &mut impl Bus, linear: u64, gpa: u64) -> Self {
         let mut code = Self { bytes: [0; 16], len: 0, linear };
         if gpa & 0xfff <= 0xff0 {
             let low = u128::from(bus.read(gpa, 8));
@@ -46,7 +63,12 @@ impl Code {
         } else {
             code.append(bus, gpa, (0x1000 - (gpa & 0xfff)).min(MAX));
         }
-        Ok(code)
+        code
+    }
+
+    /// What was fetched.
+    fn fetched(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
     }
 
     fn append(&mut self, bus: &mut impl Bus, gpa: u64, count: u64) {
@@ -67,9 +89,8 @@ impl Code {
         mode: Mode,
     ) -> Result<Option<Instruction>, Fault> {
         loop {
-            let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes);
             let mut decoder =
-                Decoder::with_ip(mode.code_bits(), bytes, state.rip, DecoderOptions::NONE);
+                Decoder::with_ip(mode.code_bits(), self.fetched(), state.rip, DecoderOptions::NONE);
             let instruction = decoder.decode();
             match decoder.last_error() {
                 DecoderError::None => {
@@ -106,13 +127,26 @@ impl Code {
     }
 }
 
-/// Length in bytes of the instruction at RIP, for exits where the processor does not tell. `None` if it is
-/// not a known instruction.
+/// Finds the length of the instruction at RIP, for exits where the processor does not tell. `usual` is the encoding that it has nearly
+/// always, which needs no decoder.
 ///
-/// # Errors
-/// The exception that fetching it raises.
-pub fn length(state: &VcpuState, bus: &mut impl Bus) -> Result<Option<u8>, Fault> {
+/// [`End::Done`]: `state.inst_len` is the length in bytes.
+pub fn length(state: &mut VcpuState, bus: &mut impl Bus, usual: &[u8]) -> End {
     let mode = Mode::of(state);
-    let mut code = Code::fetch(state, bus, mode)?;
-    Ok(code.decode(state, bus, mode)?.map(|instruction| instruction.len() as u8))
+    let mut code = match Code::fetch_again(state, bus, mode) {
+        Ok(code) => code,
+        Err(fault) => return End::Fault(fault),
+    };
+    if !usual.is_empty() && code.fetched().starts_with(usual) {
+        state.inst_len = usual.len() as u64;
+        return End::Done;
+    }
+    match code.decode(state, bus, mode) {
+        Ok(Some(instruction)) => {
+            state.inst_len = instruction.len() as u64;
+            End::Done
+        }
+        Ok(None) => End::Unsupported(code.report(usize::from(code.len))),
+        Err(fault) => End::Fault(fault),
+    }
 }

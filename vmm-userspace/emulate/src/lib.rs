@@ -1,7 +1,7 @@
 //! Execution of single guest instructions whose memory or port access left the guest.
 //!
 //! The processor tells the virtual-machine monitor *that* an instruction touched an address without
-//! RAM behind it, not what the instruction is. This crate fetches it through the guest's page tables, decodes
+//! RAM behind it, not what the instruction is, and some processors not even how long it is. This crate fetches it through the guest's page tables, decodes
 //! it and carries it out on the neutral state image of `abi`, with the guest's memory and
 //! devices behind the [`Bus`].
 //!
@@ -13,6 +13,7 @@
 //! | `segment` | logical to linear addresses with limit and type checks |
 //! | `fast` | the MOV forms that drivers use on device registers, without the full decoder |
 //! | `execute`, `string` | everything else, decoded by `iced-x86` |
+//! | `control` | which access to a control register an instruction makes, where the processor does not tell |
 //! | `alu` | arithmetic with flags |
 //!
 //! What is not emulated: accesses by floating-point and vector registers (they are not in the state image),
@@ -24,6 +25,7 @@
 mod access;
 pub mod alu;
 pub mod bus;
+mod control;
 mod execute;
 pub mod fast;
 pub mod fault;
@@ -35,6 +37,7 @@ mod segment;
 mod string;
 
 pub use bus::Bus;
+pub use control::{Control, control};
 pub use fault::{End, Fault, Report};
 pub use fetch::length;
 
@@ -60,7 +63,12 @@ pub struct Hint {
 /// for accesses to the translation of a linear address.
 pub fn emulate(state: &mut VcpuState, bus: &mut impl Bus, hint: Option<Hint>) -> Report {
     let mode = mode::Mode::of(state);
-    let code = match fetch::Code::fetch(state, bus, mode) {
+    let code = match hint {
+        // Without a hint it may be the fetch itself that ran into something.
+        None => fetch::Code::fetch(state, bus, mode),
+        Some(_) => fetch::Code::fetch_again(state, bus, mode),
+    };
+    let code = match code {
         Ok(code) => code,
         Err(fault) => return Report::fault(fault),
     };
@@ -76,7 +84,7 @@ pub fn emulate(state: &mut VcpuState, bus: &mut impl Bus, hint: Option<Hint>) ->
 /// instruction is another one.
 pub fn emulate_simple(state: &mut VcpuState, bus: &mut impl Bus, hint: Hint) -> Option<Report> {
     let mode = mode::Mode::of(state);
-    let code = match fetch::Code::fetch(state, bus, mode) {
+    let code = match fetch::Code::fetch_again(state, bus, mode) {
         Ok(code) => code,
         Err(fault) => return Some(Report::fault(fault)),
     };

@@ -76,16 +76,12 @@ pub fn translate(
         let table = state.cr3 & ADDRESS;
         walk.run(bus, Format { size: 8, bits: 9, levels: 4 }, table, RW | US)
     } else if state.cr4 & CR4_PAE != 0 {
-        // The PDPTEs were loaded into registers by the last write of CR3 (SDM 3A 4.4.1).
-        let [a, b, c, d] = state.pdpte;
-        let pdpte = match linear >> 30 & 3 {
-            0 => a,
-            1 => b,
-            2 => c,
-            _ => d,
-        };
+        let pdpte = pdpte(state, bus, linear);
         if pdpte & P == 0 {
             return Err(walk.fault(0));
+        }
+        if pdpte & reserved_in_pdpte(bus.physical_bits()) != 0 {
+            return Err(walk.fault(code::PRESENT | code::RESERVED));
         }
         let format = Format { size: 8, bits: 9, levels: 2 };
         walk.run(bus, format, pdpte & ADDRESS, RW | US)
@@ -93,6 +89,28 @@ pub fn translate(
         let format = Format { size: 4, bits: 10, levels: 2 };
         walk.run(bus, format, state.cr3 & 0xffff_f000, RW | US)
     }
+}
+
+/// The PAE entry for an address. It was loaded into a register by the last write of CR3 (SDM 3A 4.4.1). Processors that
+/// read it from memory whenever they need it show zeros (APM 2 15.25.10), which no guest that runs can have in all four.
+fn pdpte(state: &VcpuState, bus: &mut impl Bus, linear: u64) -> u64 {
+    let [a, b, c, d] = state.pdpte;
+    let index = linear >> 30 & 3;
+    if a | b | c | d == 0 {
+        return bus.read((state.cr3 & 0xffff_ffe0) + index * 8, 8);
+    }
+    match index {
+        0 => a,
+        1 => b,
+        2 => c,
+        _ => d,
+    }
+}
+
+/// Bits 1-2, 5-8 and those above the physical-address width (SDM 3A table 4-8). A register never has them.
+const fn reserved_in_pdpte(physical_bits: u32) -> u64 {
+    let bits = if physical_bits < 52 { physical_bits } else { 52 };
+    0x1e6 | !((1 << bits) - 1)
 }
 
 /// Where an instruction lies that the processor has just fetched itself, so that rights need no second look and the accessed
@@ -112,6 +130,9 @@ pub fn translate_fetched(state: &VcpuState, bus: &mut impl Bus, linear: u64) -> 
             return None;
         }
         if shift == 12 || entry & PS != 0 {
+            if shift == 39 {
+                return None;
+            }
             let offset = (1 << shift) - 1;
             return Some(entry & ADDRESS & !offset | linear & offset);
         }

@@ -161,11 +161,66 @@ fn length_crosses_pages_only_if_needed() {
     // The last byte below the 8 GiB that are mapped.
     state.rip = 0x1_ffff_ffff;
     ram.put(state.rip, &[0xf4]);
-    assert_eq!(emulate::length(&state, &mut ram), Ok(Some(1)));
+    assert_eq!(length(&mut state, &mut ram, &[]), (End::Done, 1));
     ram.put(state.rip, &[0x0f]);
     let fault = Fault::Page { address: 0x2_0000_0000, code: 16 };
-    assert_eq!(emulate::length(&state, &mut ram), Err(fault));
+    assert_eq!(length(&mut state, &mut ram, &[]).0, End::Fault(fault));
+    // What is usual is only that if all of it is there.
+    assert_eq!(length(&mut state, &mut ram, &[0x0f, 0xa2]).0, End::Fault(fault));
     state.rip = 0x1ffe;
     ram.put(state.rip, &[0x0f, 0xae, 0x38]);
-    assert_eq!(emulate::length(&state, &mut ram), Ok(Some(3)));
+    assert_eq!(length(&mut state, &mut ram, &[0x0f, 0xa2]), (End::Done, 3));
+}
+
+fn length(state: &mut VcpuState, ram: &mut Ram, usual: &[u8]) -> (End, u64) {
+    state.inst_len = 0;
+    let end = emulate::length(state, ram, usual);
+    (end, state.inst_len)
+}
+
+#[test]
+fn lengths_of_what_exits_are_found() {
+    let mut ram = Ram::default();
+    let prefixes: [&[u8]; 5] = [&[], &[0x66], &[0x48], &[0x2e, 0x67], &[0x65, 0x66, 0x4b]];
+    // CPUID, RDMSR, WRMSR, HLT, XSETBV, WBINVD, INVD, WBNOINVD, PAUSE, RDTSC, RDTSCP, MOV DR, two calls of hypervisors.
+    let codes: [&[u8]; 14] = [
+        &[0x0f, 0xa2],
+        &[0x0f, 0x32],
+        &[0x0f, 0x30],
+        &[0xf4],
+        &[0x0f, 0x01, 0xd1],
+        &[0x0f, 0x09],
+        &[0x0f, 0x08],
+        &[0xf3, 0x0f, 0x09],
+        &[0xf3, 0x90],
+        &[0x0f, 0x31],
+        &[0x0f, 0x01, 0xf9],
+        &[0x0f, 0x23, 0xc0],
+        &[0x0f, 0x01, 0xc1],
+        &[0x0f, 0x01, 0xd9],
+    ];
+    for prefix in prefixes {
+        for code in codes {
+            // XSETBV and its neighbours allow no operand-size prefix, and REX comes last.
+            let mandatory = code.starts_with(&[0x0f, 0x01]) || code[0] == 0xf3;
+            if mandatory && !prefix.is_empty() && prefix != [0x2e, 0x67] {
+                continue;
+            }
+            let bytes = [prefix, code].concat();
+            for at in [0x3000, 0x3fff] {
+                let mut state = common::long(&mut ram);
+                state.rip = at;
+                ram.put(at, &[bytes.as_slice(), &[0x90; 15]].concat());
+                let expected = (End::Done, bytes.len() as u64);
+                for usual in [&[][..], code] {
+                    assert_eq!(length(&mut state, &mut ram, usual), expected, "{bytes:02x?}");
+                }
+            }
+        }
+    }
+    let mut state = common::long(&mut ram);
+    state.rip = 0x3000;
+    // In 64-bit mode there is no PUSH ES.
+    ram.put(0x3000, &[0x06]);
+    assert!(matches!(length(&mut state, &mut ram, &[]).0, End::Unsupported(_)));
 }

@@ -154,3 +154,50 @@ fn without_paging_addresses_are_physical() {
     assert_eq!(translate(&state, &mut ram, 0xfee0_0080, Access::Write, 3), Ok(0xfee0_0080));
     assert!(ram.accesses.is_empty());
 }
+
+#[test]
+fn pae_entries_come_from_memory_where_no_register_has_them() {
+    let mut ram = Ram::default();
+    let mut state = common::protected();
+    (state.cr0, state.cr4, state.cr3) = (0x8000_0001, 0x20, 0x2_0020);
+    // The second GiB, by 2 MiB pages: one is there.
+    ram.put64(0x2_0028, 0x3_0001);
+    ram.put64(0x3_0000 + 8, 0x60_0000 | PS | W | P);
+    let at = 0x4020_1234;
+    let read = |state: &VcpuState, ram: &mut Ram| translate(state, ram, at, Access::Read, 0);
+    assert_eq!(read(&state, &mut ram), Ok(0x60_1234));
+    assert_eq!(translate(&state, &mut ram, 0x1234, Access::Read, 0), fault(0x1234, 0));
+    // A reserved bit is found when the entry is used.
+    ram.put64(0x2_0028, 0x3_0003);
+    assert_eq!(read(&state, &mut ram), fault(at, 9));
+    // Registers come before memory.
+    state.pdpte = [0, 0x3_0001, 0, 0];
+    assert_eq!(read(&state, &mut ram), Ok(0x60_1234));
+}
+
+#[test]
+fn tables_outside_of_ram_fault() {
+    /// Reads ones everywhere.
+    struct Nothing;
+    impl emulate::Bus for Nothing {
+        fn read(&mut self, _: u64, _: u8) -> u64 {
+            u64::MAX
+        }
+        fn write(&mut self, gpa: u64, _: u8, _: u64) {
+            panic!("a write to {gpa:#x}");
+        }
+        fn port_read(&mut self, _: u16, _: u8) -> u32 {
+            0
+        }
+        fn port_write(&mut self, _: u16, _: u8, _: u32) {}
+        fn physical_bits(&self) -> u32 {
+            40
+        }
+    }
+    let mut state = common::long(&mut Ram::default());
+    state.rip = 0x1234;
+    let report = emulate::emulate(&mut state, &mut Nothing, None);
+    let fault = Fault::Page { address: 0x1234, code: 0x19 };
+    assert_eq!(report.end, emulate::End::Fault(fault));
+    assert_eq!(emulate::length(&mut state, &mut Nothing, &[0xf4]), emulate::End::Fault(fault));
+}

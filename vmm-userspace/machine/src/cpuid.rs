@@ -19,10 +19,35 @@ const HYPERVISOR: u32 = 0x4000_0000;
 const SIGNATURE: [u8; 12] = *b"FerriteVMM\0\0";
 /// Highest basic leaf at most: nothing above has anything to offer to a guest.
 const BASIC_MAX: u32 = 0xd;
-/// Highest extended leaf at most.
-const EXTENDED_MAX: u32 = 0x8000_0008;
+/// Highest extended leaf at most (SDM 2A, CPUID; APM 3 E.4).
+const EXTENDED_MAX: [u32; 2] = [0x8000_0008, 0x8000_0021];
+/// Leaf 8000_0001 ECX: leaves 8000_001D and 8000_001E are there.
+const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 const OSXSAVE: u32 = 1 << 27;
 const APIC: u32 = 1 << 9;
+
+/// Which of the two manuals describes a processor, where they differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manual {
+    /// The Software Developer's Manual.
+    #[default]
+    Sdm,
+    /// The Architecture Programmer's Manual.
+    Apm,
+}
+
+impl Manual {
+    /// By the name in leaf 0 (APM 3 E.3.1).
+    #[must_use]
+    pub fn of(leaf: Registers) -> Self {
+        let [_, b, c, d] = leaf;
+        let words = [b, d, c].map(u32::to_le_bytes);
+        match words.as_flattened() {
+            b"AuthenticAMD" | b"HygonGenuine" => Self::Apm,
+            _ => Self::Sdm,
+        }
+    }
+}
 
 /// What the table depends on beside the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +74,25 @@ pub struct Cpuid {
     basic: Vec<Leaf>,
     extended: Vec<Leaf>,
     hypervisor: Leaf,
+    manual: Manual,
 }
+
+/// A leaf that says nothing.
+static EMPTY: Leaf = Leaf { registers: [0; 4], sub: Vec::new() };
 
 impl Cpuid {
     /// Makes the table from `host`, which answers CPUID for a leaf and a subleaf on the CPU the guest runs on.
     #[must_use]
     pub fn new(mut host: impl FnMut(u32, u32) -> Registers, topology: Topology) -> Self {
+        let manual = Manual::of(host(0, 0));
         let mut masked =
-            |leaf: u32, subleaf: u32| policy::mask(leaf, host(leaf, subleaf), topology);
+            |leaf: u32, subleaf: u32| policy::mask(leaf, host(leaf, subleaf), topology, manual);
         let max = masked(0, 0)[0].clamp(0xb, BASIC_MAX);
         let mut basic: Vec<Leaf> =
             (0..=max).map(|leaf| Leaf { registers: masked(leaf, 0), sub: Vec::new() }).collect();
-        let extended_max = masked(0x8000_0000, 0)[0].clamp(0x8000_0000, EXTENDED_MAX);
+        let [sdm_max, apm_max] = EXTENDED_MAX;
+        let extended_limit = if manual == Manual::Apm { apm_max } else { sdm_max };
+        let extended_max = masked(0x8000_0000, 0)[0].clamp(0x8000_0000, extended_limit);
         let mut extended: Vec<Leaf> = (0x8000_0000..=extended_max)
             .map(|leaf| Leaf { registers: masked(leaf, 0), sub: Vec::new() })
             .collect();
@@ -71,8 +103,20 @@ impl Cpuid {
             leaf.registers[0] = extended_max;
         }
         if let Some(leaf) = basic.get_mut(4) {
-            leaf.sub = caches(&mut masked, topology);
+            leaf.sub = caches(&mut masked, 4, topology);
             leaf.registers = [0; 4];
+        }
+        let described = extended.get(1).is_some_and(|leaf| {
+            let [_, _, ecx, _] = leaf.registers;
+            ecx & TOPOLOGY_EXTENSIONS != 0
+        });
+        if let Some([caches_leaf, topology_leaf]) = extended.get_mut(0x1d..0x1f) {
+            caches_leaf.registers = [0; 4];
+            if described {
+                caches_leaf.sub = caches(&mut masked, 0x8000_001d, topology);
+            } else {
+                topology_leaf.registers = [0; 4];
+            }
         }
         if let Some(leaf) = basic.get_mut(7) {
             leaf.sub = alloc::vec![leaf.registers];
@@ -92,14 +136,15 @@ impl Cpuid {
             SIGNATURE.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
         };
         let registers = [HYPERVISOR, word(0), word(4), word(8)];
-        let mut cpuid = Self { basic, extended, hypervisor: Leaf { registers, sub: Vec::new() } };
+        let mut cpuid =
+            Self { basic, extended, hypervisor: Leaf { registers, sub: Vec::new() }, manual };
         cpuid.set_xcr0(1);
         cpuid
     }
 
     /// What the guest gets for `leaf` (EAX) and `subleaf` (ECX).
     ///
-    /// Leaves above the highest of their range answer like the highest basic leaf (SDM 2A, CPUID).
+    /// Leaves above the highest of their range answer like the highest basic leaf (SDM 2A, CPUID), or zeros (APM 3 appendix E).
     #[inline]
     #[must_use]
     pub fn lookup(&self, leaf: u32, subleaf: u32) -> Registers {
@@ -125,7 +170,11 @@ impl Cpuid {
             return &self.hypervisor;
         }
         let index = leaf.wrapping_sub(0x8000_0000) as usize;
-        self.extended.get(index).or(self.basic.last()).unwrap_or(&self.hypervisor)
+        let beyond = || match self.manual {
+            Manual::Sdm => self.basic.last(),
+            Manual::Apm => None,
+        };
+        self.extended.get(index).or_else(beyond).unwrap_or(&EMPTY)
     }
 
     /// The guest changed CR4.OSXSAVE.
@@ -159,6 +208,12 @@ impl Cpuid {
         u64::from(high) << 32 | u64::from(low)
     }
 
+    /// The manual that describes this processor.
+    #[must_use]
+    pub const fn manual(&self) -> Manual {
+        self.manual
+    }
+
     /// Width of guest-physical addresses.
     #[must_use]
     pub fn physical_bits(&self) -> u32 {
@@ -181,17 +236,23 @@ impl Cpuid {
     }
 }
 
-/// Leaf 4: the host's caches, shared by the guest's CPUs (SDM 2A table 3-17).
-fn caches(host: &mut impl FnMut(u32, u32) -> Registers, topology: Topology) -> Vec<Registers> {
+/// Leaf 4 or 8000_001D: the host's caches, shared by the guest's CPUs (SDM 2A table 3-17; APM 3 E.4, function 8000_001D).
+fn caches(
+    host: &mut impl FnMut(u32, u32) -> Registers,
+    leaf: u32,
+    topology: Topology,
+) -> Vec<Registers> {
     let mut caches = Vec::new();
     for subleaf in 0..8 {
-        let [eax, ebx, ecx, edx] = host(4, subleaf);
+        let [eax, ebx, ecx, edx] = host(leaf, subleaf);
         if eax & 0x1f == 0 {
             break;
         }
         let last = topology.cpus.max(1) - 1;
         let shared = if eax >> 5 & 7 >= 3 { last.min(0xfff) } else { 0 };
-        let eax = eax & 0x3fff | shared << 14 | last.min(63) << 26;
+        // Only the one leaf has the number of cores.
+        let cores = if leaf == 4 { last.min(63) } else { 0 };
+        let eax = eax & 0x3fff | shared << 14 | cores << 26;
         caches.push([eax, ebx, ecx, edx]);
     }
     caches.push([0; 4]);

@@ -202,7 +202,9 @@ fn place_kernel(header: &Header<'_>, map: &MemoryMap) -> Result<u64, Error> {
     let needed = u64::from(header.init_size).max(header.code.len() as u64);
     let preferred = header.pref_address;
     let at = if header.relocatable {
-        preferred.max(MIB).next_multiple_of(u64::from(header.kernel_alignment.max(1)))
+        // An address that cannot be aligned is far outside of memory as it is.
+        let alignment = u64::from(header.kernel_alignment.max(1));
+        preferred.max(MIB).checked_next_multiple_of(alignment).unwrap_or(preferred)
     } else {
         preferred
     };

@@ -6,16 +6,20 @@
 //! | emulated with effect | APIC_BASE, x2APIC range, TSC_DEADLINE, TSC, TSC_ADJUST |
 //! | kept, without effect: memory types come from the second-level tables | MTRRs |
 //! | kept, without effect | MISC_ENABLE bit 0, MCG_STATUS, DEBUGCTL bits 0 and 1 |
-//! | constant | MTRRCAP, MCG_CAP (no banks), PLATFORM_ID, PLATFORM_INFO, BIOS_SIGN_ID, FEATURE_CONTROL (locked, no VMX), SMI_COUNT |
+//! | constant | MTRRCAP, MCG_CAP (no banks), PLATFORM_ID, PLATFORM_INFO, BIOS_SIGN_ID, FEATURE_CONTROL (locked, no virtualization), SMI_COUNT |
+//! | constant, only where the APM describes the processor | those of [`system`] |
 //! | writes ignored | BIOS_UPDT_TRIG, BIOS_SIGN_ID |
 //! | #GP | everything else: what CPUID does not offer has no registers either |
 
 mod mtrr;
+pub mod system;
 
 use abi::vcpu::{Groups, VcpuState};
 use devices::lapic::{Clock, Effects, Gp, LocalApic, owns_msr};
 
 pub use mtrr::Mtrr;
+
+use crate::cpuid::Manual;
 
 /// Numbers of registers (SDM 4 table 2-2).
 pub mod index {
@@ -47,10 +51,12 @@ pub mod index {
     pub const TSC_AUX: u32 = 0xc000_0103;
 }
 
-/// FEATURE_CONTROL: locked, with VMX off.
+/// FEATURE_CONTROL: locked, with virtualization off.
 const LOCKED: u64 = 1;
-/// BIOS_SIGN_ID: revision 1 in the upper half.
+/// BIOS_SIGN_ID: revision 1 in the upper half (SDM 3A 10.11.7.1).
 const MICROCODE: u64 = 1 << 32;
+/// The same register, where it is the patch level, in the lower half: that of a processor with some patch.
+const PATCH_LEVEL: u64 = 0x0100_0065;
 /// MISC_ENABLE: fast strings can be changed; branch trace and precise sampling are unavailable.
 const MISC_WRITABLE: u64 = 1 << 0;
 const MISC_FIXED: u64 = 1 << 11 | 1 << 12;
@@ -87,6 +93,8 @@ pub struct Limits {
     pub efer: u64,
     /// Width of guest-physical addresses.
     pub physical_bits: u32,
+    /// Which registers there are beside the common ones.
+    pub manual: Manual,
 }
 
 /// The rest of the virtual CPU that an access can concern.
@@ -165,11 +173,15 @@ impl Msrs {
             index::TSC => Ok(context.clock.tsc),
             index::TSC_ADJUST => Ok(self.tsc_adjust),
             index::FEATURE_CONTROL => Ok(LOCKED),
-            index::BIOS_SIGN_ID => Ok(MICROCODE),
+            index::BIOS_SIGN_ID => Ok(match self.limits.manual {
+                Manual::Sdm => MICROCODE,
+                Manual::Apm => PATCH_LEVEL,
+            }),
             index::PLATFORM_ID | index::PLATFORM_INFO | index::SMI_COUNT | index::MCG_CAP => Ok(0),
             index::MCG_STATUS => Ok(self.mcg_status),
             index::MISC_ENABLE => Ok(self.misc_enable | MISC_FIXED),
             index::DEBUGCTL => Ok(self.debugctl),
+            _ if self.limits.manual == Manual::Apm => Ok(system::read(register)?),
             _ => Err(Refusal::Gp),
         }
     }
@@ -238,6 +250,7 @@ impl Msrs {
             index::MCG_STATUS => keep(&mut self.mcg_status, MCG_STATUS_DEFINED, MCG_STATUS_DEFINED),
             index::DEBUGCTL => keep(&mut self.debugctl, DEBUGCTL_KEPT, DEBUGCTL_KEPT),
             index::BIOS_UPDT_TRIG | index::BIOS_SIGN_ID => Ok(Groups::NONE),
+            _ if self.limits.manual == Manual::Apm && system::ignores(register) => Ok(Groups::NONE),
             _ => Err(Refusal::Gp),
         }
     }

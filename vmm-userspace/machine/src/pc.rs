@@ -13,6 +13,8 @@
 
 mod board;
 mod clock;
+mod control;
+mod emulation;
 mod exit;
 mod groups;
 mod interrupts;
@@ -29,11 +31,11 @@ use devices::{
 };
 
 pub use clock::Clock;
-pub use groups::portal_groups;
+pub use groups::{Tells, portal_groups};
 pub use outcome::{Outcome, Stop};
 
 use crate::{
-    control,
+    control as cr,
     cpuid::{Cpuid, Registers, Topology},
     layout,
     memory::MemoryMap,
@@ -60,7 +62,7 @@ pub struct Pc {
     board: Board,
     cpuid: Cpuid,
     msrs: Msrs,
-    limits: control::Limits,
+    limits: cr::Limits,
     injection: interrupts::Injection,
     /// Deadline that the virtual CPU has, in host ticks.
     deadline: u64,
@@ -73,9 +75,9 @@ impl Pc {
         let topology = Topology { cpus: 1, apic_id: 0, xsave: settings.xsave };
         let cpuid = Cpuid::new(host, topology);
         let physical_bits = cpuid.physical_bits();
-        let limits =
-            control::Limits { cr4: cpuid.cr4_mask(), xcr0: cpuid.xcr0_mask(), physical_bits };
-        let msr_limits = msr::Limits { efer: cpuid.efer_mask(), physical_bits };
+        let limits = cr::Limits { cr4: cpuid.cr4_mask(), xcr0: cpuid.xcr0_mask(), physical_bits };
+        let msr_limits =
+            msr::Limits { efer: cpuid.efer_mask(), physical_bits, manual: cpuid.manual() };
         let lapic = LocalApic::new(Config {
             id: topology.apic_id,
             bootstrap: true,
@@ -97,7 +99,7 @@ impl Pc {
     /// groups to write: all.
     pub fn start(&mut self, state: &mut VcpuState, clock: &impl Clock) -> Groups {
         // CPUID shows OSXSAVE; what CPUID does not offer must fault.
-        state.cr4_mask = !self.limits.cr4 | control::OSXSAVE;
+        state.cr4_mask = !self.limits.cr4 | cr::OSXSAVE;
         state.cr0_mask = 0;
         state.exceptions = 0;
         state.intercepts = 0;

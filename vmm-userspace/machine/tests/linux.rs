@@ -165,6 +165,11 @@ fn bad_images_are_refused_with_numbers() {
     assert_eq!(with(0x206, &[0x0b, 2]), Error::OldProtocol { version: 0x20b });
     assert_eq!(with(0x236, &[0]), Error::No64BitEntry);
     assert!(matches!(with(0x1fe, &[0]), Error::NotBzImage { boot_flag: 0xaa00, .. }));
+    // An address that cannot be aligned.
+    assert_eq!(
+        with(0x258, &[0xff; 8]),
+        Error::KernelTooLarge { at: u64::MAX, needed: 0x80_0000, memory: 64 << 20 }
+    );
     assert_eq!(
         with(0x260, &0x4000_0000u32.to_le_bytes()),
         Error::KernelTooLarge { at: 0x100_0000, needed: 0x4000_0000, memory: 64 << 20 }

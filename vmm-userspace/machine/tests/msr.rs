@@ -6,6 +6,7 @@ use devices::{
     time::Time,
 };
 use machine::{
+    cpuid::Manual,
     msr::{Context, Limits, Msrs, Refusal, index},
     reset,
 };
@@ -20,6 +21,9 @@ struct Cpu {
 
 impl Cpu {
     fn new() -> Self {
+        Self::by(Manual::Sdm)
+    }
+    fn by(manual: Manual) -> Self {
         let lapic = LocalApic::new(Config {
             id: 0,
             bootstrap: true,
@@ -27,7 +31,8 @@ impl Cpu {
             timer_hz: 1_000_000_000.try_into().unwrap(),
             features: Features { x2apic: true, tsc_deadline: true, cmci: false },
         });
-        let msrs = Msrs::new(Limits { efer: 0xd01, physical_bits: 40 }, 0u64.wrapping_sub(1000));
+        let msrs =
+            Msrs::new(Limits { efer: 0xd01, physical_bits: 40, manual }, 0u64.wrapping_sub(1000));
         Self { msrs, state: reset::power_on(0), lapic, tsc: 5000 }
     }
     fn access<R>(&mut self, have: Groups, f: impl FnOnce(&mut Msrs, &mut Context<'_>) -> R) -> R {
@@ -49,7 +54,7 @@ const GP: Refusal = Refusal::Gp;
 #[test]
 fn unknown_registers_fault() {
     let mut cpu = Cpu::new();
-    // Speculation control, performance counters, machine-check banks, thermal, XSS, hypervisor range, VMX.
+    // Speculation control, performance counters, machine-check banks, thermal, XSS, hypervisor range, virtualization.
     for register in [
         0x48,
         0x49,
@@ -79,6 +84,49 @@ fn constants_are_constant() {
     }
     assert_eq!((cpu.write(0x8b, 0), cpu.read(0x8b)), (Ok(Groups::NONE), Ok(1 << 32)));
     assert_eq!((cpu.write(0x79, 0x1234), cpu.read(0x79)), (Ok(Groups::NONE), Err(GP)));
+}
+
+#[test]
+fn the_other_manuals_registers_are_constant() {
+    let mut cpu = Cpu::by(Manual::Apm);
+    for (register, value) in [
+        (0xc001_0010, 0),
+        (0xc001_0015, 1 << 24),
+        (0xc001_001f, 0),
+        (0xc001_0055, 0),
+        (0xc001_0114, 0x18),
+        (0xc001_1022, 0),
+        (0xc001_1029, 2),
+        (0xc001_102a, 0),
+        (0x8b, 0x0100_0065),
+    ] {
+        assert_eq!(cpu.write(register, u64::MAX), Ok(Groups::NONE), "{register:x}");
+        assert_eq!(cpu.read(register), Ok(value), "{register:x}");
+        let manual = Cpu::new().read(register);
+        assert_eq!(manual, if register == 0x8b { Ok(1 << 32) } else { Err(GP) }, "{register:x}");
+    }
+    // Writes only; reads only; performance counters, memory tops, P-states, save area, OSVW, speculation control, IBS.
+    assert_eq!((cpu.read(0xc001_0020), cpu.write(0xc001_0020, 1)), (Err(GP), Ok(Groups::NONE)));
+    assert_eq!((cpu.read(0xc001_029b), cpu.write(0xc001_029b, 1)), (Ok(0), Err(GP)));
+    for register in [
+        0xc001_0000,
+        0xc001_001a,
+        0xc001_0062,
+        0xc001_0112,
+        0xc001_0117,
+        0xc001_011f,
+        0xc001_0140,
+        0xc001_0200,
+        0xc001_1020,
+        0xc001_1030,
+        0xc000_0104,
+    ] {
+        assert_eq!(
+            (cpu.read(register), cpu.write(register, 0)),
+            (Err(GP), Err(GP)),
+            "{register:x}"
+        );
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Power {
 
 /// Longest table that is looked at.
 const MAX_TABLE: usize = 4 << 20;
+/// Tables that a root table may list before the rest is ignored.
+const MAX_TABLES: usize = 256;
 /// Length of the header of every table (ACPI 6.5 5.2.6).
 const HEADER: usize = 36;
 /// Where a PC keeps the root pointer if nobody says where it is (ACPI 6.5 5.2.5.1).
@@ -104,7 +106,7 @@ fn root_table(memory: &impl Memory, root: &[u8]) -> impl Iterator<Item = u64> {
         None => (u32_at(root, 16).and_then(|pa| table(memory, pa.into(), b"RSDT")), 4),
     };
     let list = list.unwrap_or_default();
-    (HEADER..list.len()).step_by(width).filter_map(move |at| match width {
+    (HEADER..list.len()).step_by(width).take(MAX_TABLES).filter_map(move |at| match width {
         8 => u64_at(&list, at),
         _ => u32_at(&list, at).map(u64::from),
     })
@@ -266,6 +268,25 @@ mod tests {
             reset: Some((0xcf9, 0x0f)),
         };
         assert_eq!(find(image), Some(expected));
+    }
+
+    #[test]
+    fn a_root_table_without_end_does_not_keep_the_machine_busy() {
+        struct Counted(Vec<u8>, core::cell::Cell<usize>);
+        impl Memory for Counted {
+            fn bytes(&self, pa: u64, len: usize) -> Option<Vec<u8>> {
+                self.1.set(self.1.get() + 1);
+                let start = usize::try_from(pa).ok()?;
+                Some(self.0.get(start..start.checked_add(len)?)?.to_vec())
+            }
+        }
+        let mut image = old_machine(b"");
+        image.resize(0x20_0000, 0);
+        let known = image[0x100..0x124].to_vec();
+        put_table(&mut image, 0x200, b"RSDT", &0x200_u32.to_le_bytes().repeat(0x4_0000));
+        let memory = Counted(image, 0.into());
+        assert_eq!(Power::find(&memory, &known), None);
+        assert!(memory.1.get() < 1000, "{} reads", memory.1.get());
     }
 
     #[test]

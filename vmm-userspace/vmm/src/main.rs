@@ -7,7 +7,6 @@ extern crate alloc;
 
 use alloc::string::String;
 
-use runtime::abi::hip::features;
 use runtime::abi::hypercall::FOREVER;
 use runtime::pd::Pd;
 use runtime::protocol::startup::Share;
@@ -45,7 +44,7 @@ fn start(task: &Task) -> Result<(), String> {
         ram,
         clock: task.clock(),
         epoch: task.startup().epoch,
-        xsave: task.startup().features & features::XSAVE != 0,
+        features: task.startup().features,
         console: Console::new(task.console()),
         software: Software::of(task)?,
         wake,

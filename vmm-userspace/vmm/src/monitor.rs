@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::__cpuid_count;
 
-use machine::pc::{Outcome, Pc, Settings, Stop, portal_groups};
+use machine::pc::{Outcome, Pc, Settings, Stop, Tells, portal_groups};
+use runtime::abi::hip::features;
 use runtime::abi::hypercall::FOREVER;
 use runtime::abi::vcpu::{EXITS, Exit, Groups, VcpuState};
 use runtime::ec::Ec;
@@ -28,8 +29,8 @@ pub struct Parts {
     pub clock: runtime::clock::Clock,
     /// Seconds since 1970 when the time-stamp counter was zero.
     pub epoch: u64,
-    /// Whether guests can use XSAVE.
-    pub xsave: bool,
+    /// What virtual CPUs can do: [`features`].
+    pub features: u64,
     /// The far end of the serial line.
     pub console: Console,
     /// What runs in it.
@@ -48,6 +49,10 @@ pub struct Monitor {
     armed: u64,
     /// First portal of the virtual CPU.
     portals: u32,
+    /// What the processor tells.
+    tells: Tells,
+    /// What the portal of memory exits delivers usually.
+    memory: Groups,
 }
 
 fn power_on(parts: &Parts) -> (Pc, GuestClock) {
@@ -56,7 +61,7 @@ fn power_on(parts: &Parts) -> (Pc, GuestClock) {
     let settings = Settings {
         memory: *parts.ram.map(),
         unix_seconds: parts.epoch.wrapping_add(since_epoch),
-        xsave: parts.xsave,
+        xsave: parts.features & features::XSAVE != 0,
         tsc_offset: clock.tsc_offset(),
     };
     let host = |leaf, subleaf| {
@@ -73,26 +78,45 @@ fn power_on(parts: &Parts) -> (Pc, GuestClock) {
 pub fn create(parts: Parts, memory: GuestSpace, msrs: Option<MsrSpace>) -> Result<Ec, Status> {
     let (pc, clock) = power_on(&parts);
     let portals = runtime::selector::FREE.range(EXITS)?;
-    let monitor = Monitor { pc, clock, parts, armed: u64::MAX, portals };
-    let handler = Handler::new(monitor)?;
-    let mut builder = VcpuBuilder::at(memory, handler, portals);
+    let tells = Tells::by(parts.features);
+    let usual = portal_groups(Exit::Memory, tells);
+    let monitor = Monitor { pc, clock, parts, armed: u64::MAX, portals, tells, memory: usual };
+    let mut builder = VcpuBuilder::at(memory, Handler::new(monitor)?, portals);
     if let Some(msrs) = msrs {
         builder = builder.msrs(msrs);
     }
+    // Chosen once, here, and not at each exit.
+    if tells.lengths {
+        with_portals::<true>(builder, tells)
+    } else {
+        with_portals::<false>(builder, tells)
+    }
+    .create()
+}
+
+/// Gives each exit its portal, for a processor that tells the lengths of instructions or does not.
+fn with_portals<const LENGTHS: bool>(
+    mut builder: VcpuBuilder<Monitor>,
+    tells: Tells,
+) -> VcpuBuilder<Monitor> {
     macro_rules! serve {
         ($($exit:ident)*) => {
-            $(builder = builder.on_event(Exit::$exit, portal_groups(Exit::$exit), serve::<{ Exit::$exit as u8 }>);)*
+            $(builder = builder.on_event(
+                Exit::$exit,
+                portal_groups(Exit::$exit, tells),
+                serve::<{ Exit::$exit as u8 }, LENGTHS>,
+            );)*
         };
     }
     serve!(Startup Recall BadState TripleFault Exception InterruptWindow NmiWindow Hlt Cpuid Port);
     serve!(MsrRead MsrWrite Memory Control Debug DescriptorTable Hypercall Virtualization);
     serve!(CacheInvalidate Xsetbv Rdtsc Rdpmc Invlpg Pause Mwait TaskSwitch Init Other);
-    builder.create()
+    builder
 }
 
 /// Answers one kind of exit.
 #[inline(always)]
-fn serve<const EXIT: u8>(
+fn serve<const EXIT: u8, const LENGTHS: bool>(
     monitor: &mut Monitor,
     state: &mut VcpuState,
     _: u64,
@@ -105,7 +129,8 @@ fn serve<const EXIT: u8>(
         Exit::Recall => monitor.recalled(),
         _ => {}
     }
-    let outcome = monitor.pc.exit(exit, have, state, &mut monitor.parts.ram, &monitor.clock);
+    let (ram, clock) = (&mut monitor.parts.ram, &monitor.clock);
+    let outcome = monitor.pc.exit::<LENGTHS>(exit, have, state, ram, clock);
     let Outcome::Continue(groups) = outcome else {
         return monitor.settle(exit, have, state, outcome);
     };
@@ -125,7 +150,12 @@ fn serve<const EXIT: u8>(
         }
         _ => {
             let groups = monitor.with_deadline(groups, state);
-            if have == portal_groups(exit) { groups } else { monitor.narrow(exit, groups) }
+            let usual = match exit {
+                Exit::Memory => monitor.memory,
+                // Addresses matter to no other.
+                _ => portal_groups(exit, Tells { lengths: LENGTHS, addresses: false }),
+            };
+            if have == usual { groups } else { monitor.narrow(exit, groups) }
         }
     }
 }
@@ -244,7 +274,7 @@ impl Monitor {
     /// The rare case is over: the portal delivers the usual groups again.
     #[cold]
     fn narrow(&self, reason: Exit, groups: Groups) -> Groups {
-        self.configure(reason, portal_groups(reason));
+        self.configure(reason, portal_groups(reason, self.tells));
         groups
     }
 

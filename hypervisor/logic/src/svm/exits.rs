@@ -51,6 +51,10 @@ const NEUTRAL: [u8; 0xa8] = table(&[
     (0x89, 0x89, Exit::CacheInvalidate),
     (0x8a, 0x8c, Exit::Mwait),
     (0x8d, 0x8d, Exit::Xsetbv),
+    // RDPRU; INVLPGB, legal or not; MCOMMIT; TLBSYNC. No CPUID of a guest offers them.
+    (0x8e, 0x8e, Exit::Virtualization),
+    (0xa0, 0xa1, Exit::Virtualization),
+    (0xa3, 0xa4, Exit::Virtualization),
     // INVPCID.
     (0xa2, 0xa2, Exit::Invlpg),
     // HLT, under the intercept that waits for virtual interrupts.

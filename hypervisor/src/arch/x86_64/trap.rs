@@ -71,6 +71,8 @@ fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
         }
         INTERRUPTS.. if entry::is_open(frame.rip) => {
             interrupts::handle(cpu, frame.vector as u8);
+            // One at a time: a timer that is due again at once must not keep the kernel here.
+            frame.rflags &= !INTERRUPT_FLAG;
             core::ptr::null()
         }
         // SYSENTER does not clear TF: a task that single-steps into the kernel loses its trap, no more.

@@ -35,6 +35,8 @@ pub struct Virtualization {
     pub name: &'static str,
     /// log2 of the largest page that guest tables can have.
     pub largest_page: u32,
+    /// Whether a guest's XSETBV exits: without that no guest is offered XSAVE.
+    pub guards_xcr0: bool,
     /// Whether exits due to an instruction tell its length.
     pub tells_lengths: bool,
     /// Whether exits due to an access to guest memory tell its linear address.

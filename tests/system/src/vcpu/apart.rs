@@ -197,10 +197,10 @@ fn debug_registers(bench: &mut Bench<'_>) -> Check {
     }
     // A breakpoint of a guest works, and only there.
     let [a, b] = &mut vms;
-    a.load(Mode::Long, code!(64, "nop", "mov eax, [0x9000]", "nop", "hlt"))?;
+    a.load(Mode::Long, code!(64, "mov dr7, rbx", "mov eax, [0x9000]", "nop", "hlt"))?;
     a.state.dr[1] = 0x9000;
-    // L1, data reads and writes of 4 bytes.
-    a.state.dr7 = 0x400 | 1 << 2 | 0xf << 20;
+    // L1, data reads and writes of 4 bytes. The guest sets it: QEMU does not look at what is loaded for one.
+    a.state.gpr.rbx = 0x400 | 1 << 2 | 0xf << 20;
     a.expect(Groups::ALL, Exit::Hlt)?;
     check_eq!(a.state.rip, super::modes::stub(1), "the handler of a breakpoint");
     check_eq!(a.state.dr6 & 0xf, 2, "DR6");

@@ -3,10 +3,11 @@
 use alloc::format;
 
 use abi::cap::MemRights;
-use abi::vcpu::{Event, Exit, Groups, MemoryAccess, Window, blocking};
+use abi::vcpu::{Event, EventKind, Exit, Groups, MemoryAccess, Window, blocking};
 
 use super::exits::vm;
 use super::modes::{self, Mode, stub};
+use super::processor::is_tcg;
 use super::vm::{CODE, STACK, Vm};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
@@ -154,10 +155,14 @@ fn shadow(bench: &mut Bench<'_>) -> Check {
     // An exit right behind STI: the shadow holds until the instruction is done, however often it exits.
     let mut vm = vm(bench)?;
     vm.start(Mode::Long, code!(64, "sti", "cpuid", "nop", "hlt"), Exit::Cpuid)?;
+    check!(vm.in_shadow(blocking::STI), "blocking behind STI: {:#x}", vm.state.blocking);
     vm.state.window = Window::INTERRUPT;
-    vm.expect(Groups::WINDOW, Exit::Cpuid)?;
-    check_eq!(vm.state.blocking, blocking::STI, "blocking");
-    vm.expect(Groups::DONE, Exit::InterruptWindow)?;
+    // QEMU loads no shadow when it enters a guest: there the window opens at the first attempt.
+    if !is_tcg() {
+        vm.expect(Groups::WINDOW, Exit::Cpuid)?;
+        check!(vm.in_shadow(blocking::STI), "blocking behind STI: {:#x}", vm.state.blocking);
+    }
+    vm.expect(Groups::WINDOW | Groups::DONE, Exit::InterruptWindow)?;
     check_eq!(vm.state.rip, CODE + 3, "RIP at the window");
     // MOV SS does the same.
     vm.start(
@@ -165,10 +170,26 @@ fn shadow(bench: &mut Bench<'_>) -> Check {
         code!(64, "sti", "nop", "mov eax, ss", "mov ss, eax", "cpuid", "hlt"),
         Exit::Cpuid,
     )?;
+    check!(vm.in_shadow(blocking::MOV_SS), "blocking behind MOV SS: {:#x}", vm.state.blocking);
     vm.state.window = Window::INTERRUPT;
-    vm.expect(Groups::WINDOW, Exit::Cpuid)?;
-    check_eq!(vm.state.blocking, blocking::MOV_SS, "blocking behind MOV SS");
-    vm.expect(Groups::DONE, Exit::InterruptWindow)
+    if !is_tcg() {
+        vm.expect(Groups::WINDOW, Exit::Cpuid)?;
+    }
+    vm.expect(Groups::WINDOW | Groups::DONE, Exit::InterruptWindow)
+}
+
+/// The exit interrupted the delivery of that event. INT n need not show: the guest can just as well execute it again.
+fn is_under_way(vm: &Vm, event: Event) -> Check {
+    let got = vm.state.event;
+    if event.kind() == EventKind::SoftwareInterrupt as u8 && !got.is_valid() {
+        check_eq!(vm.state.rip, CODE, "RIP at the INT");
+        return Ok(());
+    }
+    check_eq!(got.info, event.info, "the event that is under way");
+    if event.info >> 11 & 1 == 1 {
+        check_eq!(got.error, event.error, "its error code");
+    }
+    Ok(())
 }
 
 /// Runs into the missing page, maps it, and goes on to the handler of `vector`.
@@ -176,14 +197,11 @@ fn run_into(vm: &mut Vm, page: u64, event: Event, vector: u8) -> Check {
     vm.unmap(page, 0x1000, MemRights::RWX)?;
     vm.expect(Groups::ALL, Exit::Memory)?;
     check_eq!(vm.state.qual[1] & !0xfff, page, "the page that is missed");
-    check_eq!(vm.state.event.info, event.info, "the event that is under way");
-    if event.info >> 11 & 1 == 1 {
-        check_eq!(vm.state.event.error, event.error, "its error code");
-    }
+    is_under_way(vm, event)?;
     // As long as nothing changes, the same happens again.
     for _ in 0..3 {
         vm.expect(Groups::NONE, Exit::Memory)?;
-        check_eq!(vm.state.event.info, event.info, "the event in the next attempt");
+        is_under_way(vm, event)?;
     }
     vm.map(page, 0x1000, MemRights::RWX)?;
     vm.expect(Groups::NONE, Exit::Hlt)?;

@@ -2,10 +2,12 @@
 
 mod apart;
 mod code;
+mod control;
 mod events;
 mod exits;
 mod memory;
 mod modes;
+mod processor;
 mod schedule;
 mod state;
 mod vm;
@@ -13,5 +15,12 @@ mod vm;
 use crate::report::Test;
 
 /// All of them.
-pub const TESTS: [&[Test]; 6] =
-    [exits::TESTS, state::TESTS, events::TESTS, memory::TESTS, apart::TESTS, schedule::TESTS];
+pub const TESTS: [&[Test]; 7] = [
+    exits::TESTS,
+    control::TESTS,
+    state::TESTS,
+    events::TESTS,
+    memory::TESTS,
+    apart::TESTS,
+    schedule::TESTS,
+];

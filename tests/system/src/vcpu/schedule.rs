@@ -17,6 +17,7 @@ use runtime::sm::Sm;
 
 use super::exits::vm;
 use super::modes::{self, Mode, stub};
+use super::processor::{is_tcg, slack};
 use super::vm::{CODE, MEMORY, Spaces, Vm};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
@@ -56,7 +57,7 @@ fn deadline(bench: &mut Bench<'_>) -> Check {
         vm.expect(Groups::ALL, Exit::Recall)?;
         let end = now();
         check!(end >= deadline, "{us} us: {} ticks too early", deadline - end);
-        check!(end - deadline < bench.hz / 2000, "{us} us: {} ticks too late", end - deadline);
+        check!(end - deadline < slack(bench.hz), "{us} us: {} ticks too late", end - deadline);
         check_eq!(vm.state.rip, CODE, "RIP");
         // One deadline, one recall.
         vm.resume(Groups::NONE)?;
@@ -75,7 +76,11 @@ fn deadline_passed(bench: &mut Bench<'_>) -> Check {
         vm.state.deadline = deadline;
         let start = now();
         vm.expect(Groups::ALL, Exit::Recall)?;
-        check!(now() - start < bench.hz / 1000, "a deadline in the past took {}", now() - start);
+        check!(
+            now() - start < slack(bench.hz) * 2,
+            "a deadline in the past took {}",
+            now() - start
+        );
     }
     // A new one in place of the old: the old does not count.
     spinner(&mut vm, Mode::Long, SPIN)?;
@@ -92,10 +97,11 @@ fn deadline_while_stopped(bench: &mut Bench<'_>) -> Check {
     // It passes while the handler has the virtual CPU: the recall waits for the guest.
     let mut vm = vm(bench)?;
     vm.load(Mode::Long, code!(64, "cpuid", "hlt"))?;
-    vm.state.deadline = now() + bench.hz / 1000;
+    let soon = slack(bench.hz) * 2;
+    vm.state.deadline = now() + soon;
     vm.expect(Groups::ALL, Exit::Cpuid)?;
     let sleep = Sm::create(Pd::OWN, 0).map_err(|status| format!("{status:?}"))?;
-    let _ = sleep.down_until(bench.in_ms(3));
+    let _ = sleep.down_until(now() + soon * 3);
     vm.expect(Groups::DONE, Exit::Recall)?;
     check_eq!(vm.state.rip, CODE + 2, "RIP");
     vm.expect(Groups::NONE, Exit::Hlt)
@@ -143,9 +149,10 @@ fn time_slices(bench: &mut Bench<'_>) -> Check {
     let sleep = Sm::create(Pd::OWN, 0).map_err(|status| format!("{status:?}"))?;
     let start = now();
     // Each has slices of 10 ms.
-    let _ = sleep.down_until(bench.in_ms(80));
-    let ms = (now() - start) / (bench.hz / 1000);
-    check!((80..82).contains(&ms), "80 ms took {ms} ms while guests ran");
+    let time = slack(bench.hz) * 160;
+    let _ = sleep.down_until(start + time);
+    let late = now() - start - time;
+    check!(late < slack(bench.hz) * 4, "{late} ticks late while guests ran");
     let mut counts = [0; 2];
     for (vm, count) in vms.iter_mut().zip(&mut counts) {
         vm.stop()?;
@@ -200,6 +207,10 @@ fn endless_exceptions(bench: &mut Bench<'_>) -> Check {
     const STACK_TOP: u64 = 0xa000;
     // Local and global, on writes, of eight bytes.
     const WATCH_WRITES: u64 = 0b11 | 0b1001 << 16 | 0x400;
+    if is_tcg() {
+        // QEMU itself crashes when the delivery of an event touches what a breakpoint watches.
+        return Ok(());
+    }
     let mut vm = vm(bench)?;
     vm.load(Mode::Long, code!(64, "int3", "2: jmp 2b"))?;
     // The gates of #DB and #BP change to the first interrupt stack, so that each frame lies where the last one was.

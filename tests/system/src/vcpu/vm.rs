@@ -10,6 +10,7 @@ use alloc::string::String;
 use abi::cap::MemRights;
 use abi::hypercall::Status;
 use abi::vcpu::{Exit, Groups, VcpuState};
+use emulate::End;
 use runtime::ec::Ec;
 use runtime::lock::Lock;
 use runtime::memory::GuestMemory;
@@ -21,6 +22,7 @@ use runtime::space::{GuestSpace, MsrSpace, PortSpace};
 use runtime::vcpu::VcpuBuilder;
 
 use super::modes::{self, Mode};
+use super::processor::is_tcg;
 use crate::report::Bench;
 
 /// Where guest code is put and starts.
@@ -55,6 +57,10 @@ pub struct Vm {
     memory: GuestMemory,
     /// The state at the last exit, to be changed by the test.
     pub state: VcpuState,
+    /// The same, as it came.
+    came: VcpuState,
+    /// What virtual CPUs can do here: [`abi::hip::features`].
+    pub features: u64,
     /// Whether the handler waits for the test.
     stopped: bool,
     /// Time that an exit may take, in milliseconds.
@@ -111,10 +117,23 @@ impl Vm {
             Ok((shared, vcpu))
         };
         let (shared, vcpu) = make().map_err(show)?;
-        let (hz, memory) = (bench.hz, bench.memory);
+        // Where the clock runs on while nothing else does, everything may take longer.
+        let hz = if is_tcg() { bench.hz * 10 } else { bench.hz };
+        let features = bench.features;
         let state = VcpuState::default();
-        let memory = part(memory, at)?;
-        let mut vm = Self { shared, vcpu, space, memory, state, stopped: false, patience: 100, hz };
+        let memory = part(bench.memory, at)?;
+        let mut vm = Self {
+            shared,
+            vcpu,
+            space,
+            memory,
+            state,
+            came: state,
+            features,
+            stopped: false,
+            patience: 100,
+            hz,
+        };
         match vm.wait()? {
             Exit::Startup => Ok(vm),
             other => Err(format!("the first exit is {other:?}")),
@@ -131,11 +150,22 @@ impl Vm {
         self.stopped = true;
         let slot = self.shared.slot.lock();
         self.state = slot.state;
+        self.came = slot.state;
         Ok(slot.exit)
     }
 
-    /// Writes `reply` back and lets the guest run.
+    /// Writes `reply` back and lets the guest run. A reply with [`Groups::DONE`] brings the length of the instruction, where the
+    /// exit did not tell it; where it did, that must be right.
     pub fn resume(&mut self, reply: Groups) -> Result<(), String> {
+        if reply.contains(Groups::DONE) && !reply.contains(Groups::RIP) {
+            let length = self.instruction_length()?;
+            let told = self.came.inst_len;
+            if told == 0 {
+                self.state.inst_len = length;
+            } else if told != length {
+                return Err(format!("the exit tells {told} bytes, the instruction has {length}"));
+            }
+        }
         {
             let mut slot = self.shared.slot.lock();
             slot.state = self.state;
@@ -143,6 +173,15 @@ impl Vm {
         }
         self.stopped = false;
         self.shared.go.up().map_err(show)
+    }
+
+    /// The length of the instruction that exited.
+    fn instruction_length(&mut self) -> Result<u64, String> {
+        let mut state = self.came;
+        match emulate::length(&mut state, &mut Memory(self.memory), &[]) {
+            End::Done => Ok(state.inst_len),
+            other => Err(format!("no instruction at {:#x}: {other:?}", state.rip)),
+        }
     }
 
     /// Lets the guest run to its next exit.
@@ -216,6 +255,28 @@ impl Vm {
     /// Takes rights to a part of its memory away from the guest.
     pub fn unmap(&self, at: u64, bytes: u64, rights: MemRights) -> Result<(), String> {
         self.space.revoke(at, bytes, rights).map_err(show)
+    }
+}
+
+/// The guest's memory, for the decoder.
+struct Memory(GuestMemory);
+
+impl emulate::Bus for Memory {
+    fn read(&mut self, gpa: u64, size: u8) -> u64 {
+        let mut bytes = [0xff; 8];
+        if let Some(part) = bytes.get_mut(..size.into()) {
+            // What is not there reads as ones.
+            let _ = self.0.read(gpa, part);
+        }
+        u64::from_le_bytes(bytes)
+    }
+    fn write(&mut self, _: u64, _: u8, _: u64) {}
+    fn port_read(&mut self, _: u16, _: u8) -> u32 {
+        u32::MAX
+    }
+    fn port_write(&mut self, _: u16, _: u8, _: u32) {}
+    fn physical_bits(&self) -> u32 {
+        52
     }
 }
 

@@ -83,7 +83,7 @@ impl ConfigSpace {
     }
 
     /// The host bridge of the 440FX, whose PAM and SMRAM registers keep what firmware writes
-    /// (Intel 82441FX datasheet, section 3.2).
+    /// (82441FX datasheet, section 3.2).
     #[must_use]
     pub fn host_bridge_440fx() -> Self {
         const PAM: u8 = 0x59;

@@ -1,4 +1,4 @@
-//! One 8259A. Section titles in comments are those of the Intel 8259A data sheet (231468).
+//! One 8259A. Section titles in comments are those of the 8259A data sheet (231468).
 
 use serde::{Deserialize, Serialize};
 

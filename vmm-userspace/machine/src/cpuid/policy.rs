@@ -4,9 +4,9 @@
 //! |---|---|
 //! | passed | what works in a guest without anybody's help: instructions, paging features, registers that belong to the guest |
 //! | forced | what the machine emulates whatever the host has: local APIC with x2APIC and TSC-deadline mode, MTRRs, machine-check banks (none), TSC_ADJUST, an APIC timer that never stops; the hypervisor bit |
-//! | masked | everything else: virtualization, MONITOR, performance counters, debug store, thermal and power management, SGX, processor trace, resource director, protection keys, control-flow enforcement, user interrupts, AMX, 5-level paging, transactional memory, speculation control, and every bit that this policy does not know |
+//! | masked | everything else: virtualization, memory encryption, MONITOR, performance counters, debug store, thermal and power management, SGX, processor trace, resource director, protection keys, control-flow enforcement, user interrupts, AMX, 5-level paging, transactional memory, speculation control, and every bit that this policy does not know |
 
-use super::{Registers, Topology};
+use super::{Manual, Registers, Topology};
 use crate::layout::PHYSICAL_BITS_MAX;
 
 /// A word with these bits set.
@@ -54,16 +54,25 @@ const L7_EDX_XSAVE: u32 = bits([2, 3, 8, 23]);
 pub(super) const LD_1_EAX: u32 = bits([0, 1, 2]);
 /// XCR0: x87, SSE, AVX, the three of AVX-512.
 pub(super) const XCR0: u32 = bits([0, 1, 2, 5, 6, 7]);
-/// Leaf 8000_0001 ECX: LAHF, LZCNT, SSE4A, MISALIGNSSE, PREFETCHW.
-const X1_ECX: u32 = bits([0, 5, 6, 7, 8]);
-/// Leaf 8000_0001 EDX: the copies of leaf 1 that AMD has, SYSCALL, NX, MMXEXT, 1 GiB pages, RDTSCP, long mode.
+/// Leaf 8000_0001 ECX: LAHF, LZCNT, SSE4A, MISALIGNSSE, PREFETCHW, XOP, FMA4, TBM, leaves 8000_001D and 8000_001E.
+const X1_ECX: u32 = bits([0, 5, 6, 7, 8, 11, 16, 21, 22]);
+/// Those that need XSAVE.
+const X1_ECX_XSAVE: u32 = bits([11, 16]);
+/// Leaf 8000_0001 ECX: there are several cores, and leaf 8000_0008 tells how many.
+const X1_ECX_CORES: u32 = 1 << 1;
+/// Leaf 8000_0001 EDX: the copies of leaf 1 that some have, SYSCALL, NX, MMXEXT, 1 GiB pages, RDTSCP, long mode.
 const X1_EDX: u32 = 0x0183_f3ff & L1_EDX_COPIES | bits([11, 20, 22, 26, 27, 29]);
 const L1_EDX_COPIES: u32 = L1_EDX | L1_EDX_FORCED;
+/// Leaf 8000_0008 EBX: CLZERO, error pointers restored by FXRSTOR, WBNOINVD, no need for SSBD, no branch type confusion.
+const X8_EBX: u32 = bits([0, 2, 9, 26, 29]);
+/// Leaf 8000_0021 EAX: no breakpoints on nested data, WRMSR of bases does not serialize, LFENCE always does, null selectors clear
+/// the base, no speculative return stack overflow.
+const X21_EAX: u32 = bits([0, 1, 2, 6, 29]);
 /// Leaf 8000_0007 EDX: the TSC runs at a constant rate in all states.
 const X7_EDX_INVARIANT_TSC: u32 = 1 << 8;
 
 /// The guest's value for what the host answers.
-pub(super) fn mask(leaf: u32, host: Registers, topology: Topology) -> Registers {
+pub(super) fn mask(leaf: u32, host: Registers, topology: Topology, manual: Manual) -> Registers {
     let [eax, ebx, ecx, edx] = host;
     let without =
         |word: u32, needs_xsave: u32| if topology.xsave { word } else { word & !needs_xsave };
@@ -86,10 +95,29 @@ pub(super) fn mask(leaf: u32, host: Registers, topology: Topology) -> Registers 
             without(ecx & L7_ECX, L7_ECX_XSAVE),
             without(edx & L7_EDX, L7_EDX_XSAVE),
         ],
-        0x8000_0001 => [eax, 0, ecx & X1_ECX, edx & X1_EDX],
+        0x8000_0001 => {
+            let cores = if further_cores(topology, manual) > 0 { X1_ECX_CORES } else { 0 };
+            [eax, 0, without(ecx & X1_ECX, X1_ECX_XSAVE) | cores, edx & X1_EDX]
+        }
         0x8000_0007 => [0, 0, 0, edx & X7_EDX_INVARIANT_TSC],
-        0x8000_0008 => [(eax & 0xff).min(PHYSICAL_BITS_MAX) | 48 << 8, 0, 0, 0],
+        0x8000_0008 => {
+            let widths = (eax & 0xff).min(PHYSICAL_BITS_MAX) | 48 << 8;
+            [widths, ebx & X8_EBX, further_cores(topology, manual), 0]
+        }
+        // TLB entries for 1 GiB pages, widths of execution units; the callers take the caches apart.
+        0x8000_0019 | 0x8000_001a | 0x8000_001d => host,
+        // One thread a core, one node.
+        0x8000_001e => [topology.apic_id, topology.apic_id & 0xff, 0, 0],
+        0x8000_0021 => [eax & X21_EAX, 0, 0, 0],
         _ => [0; 4],
+    }
+}
+
+/// Leaf 8000_0008 ECX: how many more cores there are than one (APM 3 E.4, function 8000_0008).
+fn further_cores(topology: Topology, manual: Manual) -> u32 {
+    match manual {
+        Manual::Sdm => 0,
+        Manual::Apm => (topology.cpus.max(1) - 1).min(0xff),
     }
 }
 

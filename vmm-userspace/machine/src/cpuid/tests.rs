@@ -31,7 +31,7 @@ fn has(word: u32, bit: u32) -> bool {
 fn what_a_guest_cannot_have_is_masked() {
     let cpuid = Cpuid::new(everything, ONE);
     let [_, _, ecx, edx] = cpuid.lookup(1, 0);
-    // DTES64, MONITOR, DS-CPL, VMX, SMX, EIST, TM2, SDBG, xTPR, PDCM, OSXSAVE.
+    // DTES64, MONITOR, DS-CPL, virtualization, SMX, EIST, TM2, SDBG, xTPR, PDCM, OSXSAVE.
     for bit in [2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 27] {
         assert!(!has(ecx, bit), "leaf 1 ECX {bit}");
     }
@@ -53,9 +53,71 @@ fn what_a_guest_cannot_have_is_masked() {
     }
     assert_eq!(cpuid.lookup(0xa, 0), [0; 4]);
     assert_eq!(cpuid.lookup(6, 0), [4, 0, 0, 0]);
-    assert!(!has(cpuid.lookup(0x8000_0001, 0)[2], 2), "SVM");
+    assert!(!has(cpuid.lookup(0x8000_0001, 0)[2], 2), "virtualization");
     assert_eq!(cpuid.lookup(0x8000_0007, 0), [0, 0, 0, 1 << 8]);
-    assert_eq!(cpuid.lookup(0x8000_0008, 0), [0x3030, 0, 0, 0]);
+    assert_eq!(cpuid.lookup(0x8000_0008, 0), [0x3030, 0x2400_0205, 0, 0]);
+}
+
+/// The same by the other manual: the vendor's name, more extended leaves, two caches.
+fn apm(leaf: u32, subleaf: u32) -> Registers {
+    match (leaf, subleaf) {
+        (0, _) => [0x10, 0x6874_7541, 0x444d_4163, 0x6974_6e65],
+        (4, _) => [0; 4],
+        (0x8000_0000, _) => [0x8000_0023, 0x6874_7541, 0x444d_4163, 0x6974_6e65],
+        (0x8000_001d, 0..=3) => [0x7c121 + ((subleaf / 3) << 6), 0x1c0_003f, 0x3f, 0],
+        (0x8000_001d, _) => [0; 4],
+        _ => everything(leaf, subleaf),
+    }
+}
+
+#[test]
+fn the_other_manuals_leaves() {
+    let cpuid = Cpuid::new(apm, ONE);
+    assert_eq!((cpuid.manual(), Cpuid::new(everything, ONE).manual()), (Manual::Apm, Manual::Sdm));
+    assert_eq!(cpuid.lookup(0x8000_0000, 0)[0], 0x8000_0021);
+    let [_, ebx, ecx, edx] = cpuid.lookup(0x8000_0001, 0);
+    assert_eq!((ebx, ecx & 2), (0, 0), "one core");
+    // Virtualization, extended APIC space, CR8 by LOCK, OSVW, IBS, SKINIT, watchdog, LWP, TCE, node register, performance counters,
+    // breakpoint masks, MONITORX; FFXSR, 3DNow.
+    for bit in [2, 3, 4, 9, 10, 12, 13, 15, 17, 19, 23, 24, 26, 28, 29] {
+        assert!(!has(ecx, bit), "leaf 8000_0001 ECX {bit}");
+    }
+    assert!(!has(edx, 25) && !has(edx, 30) && !has(edx, 31) && has(ecx, 22));
+    let [_, ebx, ecx, _] = cpuid.lookup(0x8000_0008, 0);
+    // RDPRU, INVLPGB, MCOMMIT and speculation control are not there.
+    assert_eq!((ebx, ecx), (0x2400_0205, 0));
+    for leaf in [0x8000_000a, 0x8000_001b, 0x8000_001c, 0x8000_001f, 0x8000_0020] {
+        assert_eq!(cpuid.lookup(leaf, 0), [0; 4], "{leaf:x}");
+    }
+    assert_eq!(cpuid.lookup(0x8000_0021, 0), [0x2000_0047, 0, 0, 0]);
+    // Caches and topology of one CPU.
+    assert_eq!(cpuid.lookup(0x8000_001d, 0), [0x121, 0x1c0_003f, 0x3f, 0]);
+    assert_eq!(cpuid.lookup(0x8000_001d, 3)[0], 0x161);
+    assert_eq!(cpuid.lookup(0x8000_001d, 4), [0; 4]);
+    assert_eq!(cpuid.lookup(0x8000_001e, 0), [0; 4]);
+    // Beyond all ranges there is nothing.
+    for leaf in [0xe, 0x20, 0x4000_0001, 0x7fff_ffff, 0x8000_0022, u32::MAX] {
+        assert_eq!(cpuid.lookup(leaf, 0), [0; 4], "{leaf:x}");
+    }
+}
+
+#[test]
+fn the_other_manuals_topology() {
+    let several = Topology { cpus: 6, apic_id: 5, xsave: true };
+    let cpuid = Cpuid::new(apm, several);
+    assert!(has(cpuid.lookup(0x8000_0001, 0)[2], 1));
+    assert_eq!(cpuid.lookup(0x8000_0008, 0)[2], 5);
+    assert_eq!(cpuid.lookup(0x8000_001e, 0), [5, 5, 0, 0]);
+    // The first levels are a core's own, the third is shared by all.
+    assert_eq!(cpuid.lookup(0x8000_001d, 2)[0], 0x121);
+    assert_eq!(cpuid.lookup(0x8000_001d, 3)[0], 0x161 | 5 << 14);
+    // Without the extensions their leaves are empty.
+    let without = |leaf, subleaf| match (leaf, apm(leaf, subleaf)) {
+        (0x8000_0001, [a, b, c, d]) => [a, b, c & !(1 << 22), d],
+        (_, registers) => registers,
+    };
+    let cpuid = Cpuid::new(without, several);
+    assert_eq!((cpuid.lookup(0x8000_001d, 0), cpuid.lookup(0x8000_001e, 0)), ([0; 4], [0; 4]));
 }
 
 #[test]

@@ -92,8 +92,8 @@ impl Board {
         board
     }
 
-    /// What firmware leaves: channel 0 in mode 3 with the longest period, and the local APIC in virtual-wire mode (Intel
-    /// MultiProcessor Specification 1.4, 3.6.2.2): the 8259s reach the processor through LINT0, NMIs through LINT1.
+    /// What firmware leaves: channel 0 in mode 3 with the longest period, and the local APIC in virtual-wire mode
+    /// (MultiProcessor Specification 1.4, 3.6.2.2): the 8259s reach the processor through LINT0, NMIs through LINT1.
     fn initialize(&mut self) {
         const CHANNEL_0_MODE_3: u8 = 0x36;
         self.pit.write(3, CHANNEL_0_MODE_3, Time::ZERO);

@@ -1,16 +1,9 @@
 //! What each exit does.
 
-use abi::vcpu::{ControlAccess, Event, Exit, Groups, MemoryAccess, PortAccess, VcpuState};
+use abi::vcpu::{Event, Exit, Groups, PortAccess, VcpuState};
 use devices::lapic::{self, Gp};
-use emulate::{End, Hint, Report};
 
-use super::{
-    Clock, Outcome, Pc, Stop,
-    board::Request,
-    groups::{EMULATE, portal_groups},
-    mmio::SystemBus,
-    ports::claimed,
-};
+use super::{Clock, Outcome, Pc, Stop, board::Request, groups::usual_code, ports::claimed};
 use crate::{
     control,
     memory::GuestMemory,
@@ -25,11 +18,11 @@ const DONE: Outcome = Outcome::Continue(Groups::DONE);
 const ACDB_DONE: Groups = Groups::ACDB.union(Groups::DONE);
 
 impl Pc {
-    /// Handles an exit. `have` = the groups that the portal delivered.
+    /// Handles an exit. `have` = the groups that the portal delivered; `LENGTHS` = [`Tells::lengths`].
     ///
     /// With a constant `exit` only that exit's code remains.
     #[inline(always)]
-    pub fn exit(
+    pub fn exit<const LENGTHS: bool>(
         &mut self,
         exit: Exit,
         have: Groups,
@@ -37,6 +30,12 @@ impl Pc {
         memory: &mut impl GuestMemory,
         clock: &impl Clock,
     ) -> Outcome {
+        if !LENGTHS
+            && let usual @ [_, ..] = usual_code(exit)
+            && let Some(outcome) = self.find_length(usual, state, memory, clock)
+        {
+            return outcome;
+        }
         match exit {
             Exit::Cpuid => self.cpuid(state),
             Exit::Port => self.port(have, state, memory, clock),
@@ -47,7 +46,7 @@ impl Pc {
             Exit::InterruptWindow => Outcome::Continue(self.inject_interrupt(state)),
             Exit::NmiWindow => Outcome::Continue(self.inject_nmi(state)),
             Exit::Recall => self.recall(state, clock),
-            Exit::Control => self.control(state, memory),
+            Exit::Control => self.control::<LENGTHS>(have, state, memory, clock),
             Exit::Xsetbv => self.xsetbv(state),
             // Caches keep themselves coherent; PAUSE is a hint.
             Exit::CacheInvalidate | Exit::Pause => DONE,
@@ -58,12 +57,13 @@ impl Pc {
             Exit::Startup => Outcome::Continue(self.start(state, clock)),
             Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
             Exit::BadState => Outcome::Stop(Stop::BadState(state.qual[0])),
+            Exit::TaskSwitch => Outcome::Stop(Stop::TaskSwitch(state.qual[0] as u16)),
+            // Nobody asked for the others.
             Exit::Exception
             | Exit::Debug
             | Exit::DescriptorTable
             | Exit::Invlpg
             | Exit::Rdtsc
-            | Exit::TaskSwitch
             | Exit::Other => Outcome::Stop(Stop::Unhandled(exit, state.qual[0])),
         }
     }
@@ -130,89 +130,6 @@ impl Pc {
     ) -> Outcome {
         self.board.port_write(port, size, state.gpr.rax as u32, clock);
         self.finish(Groups::DONE, state, clock)
-    }
-
-    #[cold]
-    fn port_string(
-        &mut self,
-        have: Groups,
-        state: &mut VcpuState,
-        memory: &mut impl GuestMemory,
-        clock: &impl Clock,
-    ) -> Outcome {
-        if !have.contains(EMULATE) {
-            return Outcome::Need(EMULATE);
-        }
-        self.emulate(state, memory, clock, None)
-    }
-
-    fn memory(
-        &mut self,
-        have: Groups,
-        state: &mut VcpuState,
-        memory: &mut impl GuestMemory,
-        clock: &impl Clock,
-    ) -> Outcome {
-        let [access, gpa, linear] = state.qual;
-        if access & MemoryAccess::FETCH != 0 {
-            return if have.contains(Groups::ALL) {
-                Outcome::Stop(Stop::FetchOutsideRam(gpa))
-            } else {
-                Outcome::Need(Groups::ALL)
-            };
-        }
-        let known = MemoryAccess::LINEAR_VALID | MemoryAccess::FINAL;
-        let hint = (access & known == known).then_some(Hint { linear, gpa });
-        if !have.contains(EMULATE) {
-            // Without the data segments only a simple MOV can be carried out.
-            let Some(hint) = hint else { return Outcome::Need(EMULATE) };
-            let mut bus = self.bus(memory, clock);
-            return match emulate::emulate_simple(state, &mut bus, hint) {
-                Some(report) => self.emulated(report, state, clock),
-                None => Outcome::Need(EMULATE),
-            };
-        }
-        self.emulate(state, memory, clock, hint)
-    }
-
-    fn emulate(
-        &mut self,
-        state: &mut VcpuState,
-        memory: &mut impl GuestMemory,
-        clock: &impl Clock,
-        hint: Option<Hint>,
-    ) -> Outcome {
-        let mut bus = self.bus(memory, clock);
-        let report = emulate::emulate(state, &mut bus, hint);
-        self.emulated(report, state, clock)
-    }
-
-    fn bus<'a, M: GuestMemory, C: Clock>(
-        &'a mut self,
-        memory: &'a mut M,
-        clock: &'a C,
-    ) -> SystemBus<'a, M, C> {
-        SystemBus {
-            tsc_offset: self.msrs.tsc_offset(),
-            physical_bits: self.limits.physical_bits,
-            board: &mut self.board,
-            memory,
-            clock,
-        }
-    }
-
-    #[inline]
-    fn emulated(&mut self, report: Report, state: &mut VcpuState, clock: &impl Clock) -> Outcome {
-        let groups = match report.end {
-            // `inst_len` is that of the decoded instruction: no processor tells it at a memory exit.
-            End::Done => report.groups | Groups::DONE,
-            End::Again => report.groups,
-            End::Fault(fault) => report.groups | fault.raise(state),
-            End::Unsupported(bytes) => {
-                return Outcome::Stop(Stop::Instruction(bytes, state.qual[1]));
-            }
-        };
-        self.finish(groups, state, clock)
     }
 
     #[inline]
@@ -298,48 +215,6 @@ impl Pc {
         }
     }
 
-    fn control(&mut self, state: &mut VcpuState, memory: &impl GuestMemory) -> Outcome {
-        const MOV_TO: u8 = 0;
-        const MOV_FROM: u8 = 1;
-        const CLTS: u8 = 2;
-        let access = ControlAccess(state.qual[0]);
-        let value = *state.gpr.reg_mut(access.gpr());
-        let limits = &self.limits;
-        let result = match (access.kind(), access.register()) {
-            (MOV_TO, 0) => control::write_cr0(state, truncate(state, value), memory, limits),
-            (MOV_TO, 3) => control::write_cr3(state, value, memory, limits),
-            (MOV_TO, 4) => {
-                let result = control::write_cr4(state, truncate(state, value), memory, limits);
-                self.cpuid.set_osxsave(state.cr4 & control::OSXSAVE != 0);
-                result
-            }
-            // Bits above the class are reserved (SDM 3A 11.8.6).
-            (MOV_TO, 8) if value > 15 => Err(Gp),
-            (MOV_TO, 8) => {
-                self.board.lapic.set_cr8(value as u8);
-                Ok(self.request_windows(state))
-            }
-            (MOV_FROM, register) => {
-                let value = match register {
-                    0 => state.cr0,
-                    3 => state.cr3,
-                    4 => state.cr4,
-                    8 => u64::from(self.board.lapic.cr8()),
-                    _ => return Outcome::Stop(Stop::Unhandled(Exit::Control, access.0)),
-                };
-                *state.gpr.reg_mut(access.gpr()) = value;
-                Ok(emulate::registers::group(access.gpr()))
-            }
-            (CLTS, _) => Ok(control::clts(state)),
-            (_, 0) => control::lmsw(state, access.lmsw(), memory, limits),
-            _ => return Outcome::Stop(Stop::Unhandled(Exit::Control, access.0)),
-        };
-        match result {
-            Ok(groups) => Outcome::Continue(groups | Groups::DONE),
-            Err(Gp) => raise(state, 13, Some(0)),
-        }
-    }
-
     fn xsetbv(&mut self, state: &mut VcpuState) -> Outcome {
         match control::xsetbv(state, &self.limits) {
             Ok(xcr0) => {
@@ -358,7 +233,12 @@ impl Pc {
 
     /// The end of an exit that touched devices: requests of the guest, interrupts, the deadline.
     #[inline]
-    fn finish(&mut self, groups: Groups, state: &mut VcpuState, clock: &impl Clock) -> Outcome {
+    pub(super) fn finish(
+        &mut self,
+        groups: Groups,
+        state: &mut VcpuState,
+        clock: &impl Clock,
+    ) -> Outcome {
         if !self.board.attention {
             return Outcome::Continue(groups);
         }
@@ -384,7 +264,7 @@ impl Pc {
 }
 
 /// An exception instead of the instruction.
-fn raise(state: &mut VcpuState, vector: u8, error: Option<u32>) -> Outcome {
+pub(super) fn raise(state: &mut VcpuState, vector: u8, error: Option<u32>) -> Outcome {
     state.event = Event::exception(vector, error);
     Outcome::Continue(Groups::EVENT)
 }
@@ -396,14 +276,3 @@ fn refuse(refusal: Refusal, have: Groups, state: &mut VcpuState) -> Outcome {
         Refusal::Need(groups) => Outcome::Need(groups | have),
     }
 }
-
-/// Outside of 64-bit mode only 32 bits of a register are moved.
-fn truncate(state: &VcpuState, value: u64) -> u64 {
-    if emulate::mode::Mode::of(state) == emulate::mode::Mode::Long {
-        value
-    } else {
-        value & 0xffff_ffff
-    }
-}
-
-const _: () = assert!(portal_groups(Exit::Memory).contains(Groups::RIP));

@@ -36,6 +36,12 @@ pub enum Stop {
     Unhandled(Exit, u64),
     /// An instruction that accessed a device and is not emulated, with the address it accessed.
     Instruction(Bytes, u64),
+    /// An instruction that left the guest and is not known.
+    Unknown(Bytes),
+    /// Interrupts and exceptions cannot be delivered: what that takes is outside of RAM, at this address.
+    DeliveryOutsideRam(u64),
+    /// A switch to the task with this selector (SDM 3A 8.3, APM 2 12.3): no system of today needs one.
+    TaskSwitch(u16),
     /// The instruction at RIP is outside of RAM, at this address.
     FetchOutsideRam(u64),
 }
@@ -53,6 +59,18 @@ impl fmt::Display for Stop {
             }
             Self::Instruction(bytes, gpa) => {
                 write!(f, "the instruction {bytes} accessed {gpa:#x} and is not emulated")
+            }
+            Self::Unknown(bytes) => {
+                write!(f, "the instruction {bytes} left the guest and is not known")
+            }
+            Self::DeliveryOutsideRam(gpa) => {
+                write!(
+                    f,
+                    "an event cannot be delivered: the guest's tables or its stack are outside of its memory, at {gpa:#x}"
+                )
+            }
+            Self::TaskSwitch(selector) => {
+                write!(f, "the guest switches to the task {selector:#x}, which is not emulated")
             }
             Self::FetchOutsideRam(gpa) => {
                 write!(f, "the guest executed code outside of its memory, at {gpa:#x}")

@@ -24,6 +24,8 @@ pub mod nmi;
 pub mod vcpu;
 pub mod vmcb;
 
+use core::arch::x86_64::__cpuid;
+
 use hypervisor_logic::svm::{Controls, Refusal, SvmCapabilities, negotiate};
 use spin::Once;
 
@@ -54,7 +56,7 @@ pub fn controls() -> Option<&'static Controls> {
 pub fn probe() -> Result<Virtualization, Refusal> {
     let capabilities = SvmCapabilities::read(
         |leaf| {
-            let r = core::arch::x86_64::__cpuid(leaf);
+            let r = __cpuid(leaf);
             [r.eax, r.ebx, r.ecx, r.edx]
         },
         // SAFETY: only registers that the processor reports are read.
@@ -65,9 +67,35 @@ pub fn probe() -> Result<Virtualization, Refusal> {
     Ok(Virtualization {
         name: "AMD-V",
         largest_page: if controls.pages_1g { 30 } else { 21 },
+        guards_xcr0: !is_emulated_by_qemu(),
         tells_lengths: controls.next_rip,
         tells_addresses: false,
     })
+}
+
+/// QEMU's own emulation, which names itself, has no intercept of XSETBV (seen in 7.2).
+fn is_emulated_by_qemu() -> bool {
+    const NAME: [[u8; 4]; 3] = [*b"TCGT", *b"CGTC", *b"GTCG"];
+    let name = __cpuid(0x4000_0000);
+    is_virtual() && [name.ebx, name.ecx, name.edx] == NAME.map(u32::from_le_bytes)
+}
+
+/// Whether the processor says that it is not a real one.
+fn is_virtual() -> bool {
+    __cpuid(1).ecx & 1 << 31 != 0
+}
+
+/// Makes LFENCE wait for what is before it, which guests are told that it does. Processors before family 10h always do (Software
+/// Techniques for Managing Speculation on AMD Processors, G-2).
+fn serialize_lfence() {
+    const DE_CFG: Msr = Msr(0xc001_1029);
+    const LFENCE_SERIALIZES: u64 = 1 << 1;
+    let signature = __cpuid(1).eax;
+    let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+    if family >= 0x10 && family != 0x11 && !is_virtual() {
+        // SAFETY: those families have the register; a virtual one may not.
+        unsafe { DE_CFG.write(DE_CFG.read() | LFENCE_SERIALIZES) };
+    }
 }
 
 /// Turns SVM on, on this CPU (APM 2 15.4). Returns whether there was memory for it.
@@ -78,6 +106,7 @@ pub fn enable() -> bool {
     if !bitmaps::init() {
         return false;
     }
+    serialize_lfence();
     // SAFETY: negotiation has found the registers; the page is fresh and stays the processor's. A locked VM_CR ignores the write of
     // R_INIT.
     unsafe {

@@ -49,6 +49,7 @@ pub fn probe() -> Result<Virtualization, Refusal> {
             Controls { ept_2m: true, .. } => 21,
             _ => 12,
         },
+        guards_xcr0: true,
         tells_lengths: true,
         tells_addresses: true,
     })
