@@ -33,7 +33,7 @@ pub struct Hip {
     pub quota: u64,
     /// What virtual CPUs can do: [`features`].
     pub features: u64,
-    /// The linear frame buffer the loader left, or zeros.
+    /// The screen as the loader left it.
     pub framebuffer: Framebuffer,
     /// The first 36 bytes of the ACPI root pointer (ACPI 6.5 5.2.5.3); zeros if there is none.
     pub acpi_root: [u8; 40],
@@ -58,7 +58,7 @@ pub mod features {
     pub const LINEAR_ADDRESS: u64 = 1 << 4;
 }
 
-/// A linear frame buffer; all zero if there is none.
+/// The machine's screen: a linear frame buffer, whatever the order of its colours, or the text screen of a PC, if it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Framebuffer {
@@ -66,11 +66,11 @@ pub struct Framebuffer {
     pub base: u64,
     /// Bytes from one line to the next.
     pub stride: u32,
-    /// Pixels in a line.
+    /// Pixels in a line; characters on a text screen.
     pub width: u32,
-    /// Lines.
+    /// Lines of pixels, or of characters.
     pub height: u32,
-    /// Bytes in a pixel.
+    /// Bytes in a pixel; 0 for a text screen.
     pub bytes_per_pixel: u32,
 }
 

@@ -109,7 +109,7 @@ impl Exit {
     ];
 }
 
-/// `qual[0]` of [`Exit::Port`]: bits 0-2 = size in bytes minus one, 3 = IN, 4 = string, 5 = REP, 7 = [`Self::ADDRESS_VALID`],
+/// `qual[0]` of [`Exit::Port`]: bits 0-2 = size in bytes minus one, 3 = IN, 4 = string, 5 = REP, 7 = [`PortAccess::ADDRESS_VALID`],
 /// 16-31 = port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -164,7 +164,7 @@ impl MemoryAccess {
     pub const FINAL: u64 = 1 << 8;
 }
 
-/// `qual[0]` of [`Exit::Control`]: bits 0-3 = register, 4-5 = 0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW, 7 = [`Self::DECODED`],
+/// `qual[0]` of [`Exit::Control`]: bits 0-3 = register, 4-5 = 0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW, 7 = [`ControlAccess::DECODED`],
 /// 8-11 = general register, 16-31 = LMSW operand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::__cpuid;
 
+use boot::address_space::PHYSICAL_LIMIT;
 use x86_64::instructions::{hlt, interrupts};
 use x86_64::registers::model_specific::{Efer, EferFlags};
 
@@ -13,6 +14,13 @@ pub struct Features {
     pub huge_pages: bool,
     /// Bits of a physical address, CPUID.80000008H:EAX[7:0].
     pub physical_bits: u32,
+}
+
+impl Features {
+    /// Physical addresses from here on do not exist, or have no place in the kernel's mapping.
+    pub fn physical_limit(&self) -> u64 {
+        PHYSICAL_LIMIT.min(1 << self.physical_bits.clamp(32, 52))
+    }
 }
 
 /// Asks CPUID (SDM 2A, CPUID, table 3-8).

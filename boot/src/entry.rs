@@ -7,15 +7,14 @@
 //! first instructions on.
 
 use core::arch::global_asm;
-use core::fmt::{Display, Write};
+use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use boot::error::Error;
 use boot::{multiboot2, pvh};
 
-use crate::console::Console;
 use crate::physical::IdentityMap;
-use crate::{cpu, load};
+use crate::{console, cpu, load, screen};
 
 /// Bytes of the loader's own stack.
 const STACK_LENGTH: usize = 256 << 10;
@@ -31,6 +30,10 @@ multiboot2_header:
     .long -(0xe85250d6 + (multiboot2_header_end - multiboot2_header))
     .short 6, 0                             // modules page aligned
     .long 8
+    .short 5, 1                             // a frame buffer is welcome, whatever its size
+    .long 20
+    .long 0, 0, 0
+    .balign 8
     .short 0, 0                             // end
     .long 8
 multiboot2_header_end:
@@ -181,6 +184,7 @@ loader_gdtr:
     .global first_pml4
 first_pml4:
     .skip 4096
+    .global first_pdpt
 first_pdpt:
     .skip 4096
 first_directories:
@@ -197,36 +201,42 @@ loader_stack_top:
 /// Called once by the assembly above, in long mode with the low 4 GiB identity mapped.
 #[unsafe(no_mangle)]
 extern "sysv64" fn loader_main(magic: u32, info: u32) -> ! {
-    let mut console = Console::new();
+    console::open_serial();
     let memory = IdentityMap;
     let (protocol, handoff) = match magic {
         multiboot2::MAGIC => ("Multiboot2", multiboot2::parse(&memory, info.into())),
         pvh::MAGIC => ("PVH", pvh::parse(&memory, info.into())),
         _ => ("nobody", Err(Error::BadHandoff("unknown boot protocol"))),
     };
-    // Without a hand-off nobody knows what the screen shows, and writing text does no harm.
-    console.use_screen(handoff.as_ref().map_or(true, |handoff| handoff.text_screen));
+    let found = match &handoff {
+        // SAFETY: this is the one time.
+        Ok(handoff) => unsafe { screen::find(handoff) },
+        // Nobody knows what the screen shows, and writing text does no harm.
+        Err(_) => screen::text(),
+    };
+    if let Some(found) = found {
+        console::open_screen(found);
+    }
     let started = handoff.and_then(|handoff| {
         let mebibytes = handoff.memory.ram_bytes() >> 20;
-        let _ = writeln!(console, "Ferrite loader: {protocol}, {mebibytes} MiB of memory");
+        console::line(format_args!("{protocol}, {mebibytes} MiB of memory"));
         load::start_kernel(&memory, &handoff)
     });
     match started {
         Ok(never) => match never {},
-        Err(error) => fail(&mut console, &error),
+        Err(error) => fail(&error),
     }
 }
 
 /// Says why, and stops for good.
-fn fail(console: &mut Console, reason: &dyn Display) -> ! {
-    let _ = writeln!(console, "Ferrite loader: error: {reason}");
+fn fail(reason: &dyn Display) -> ! {
+    console::line(format_args!("error: {reason}"));
     cpu::halt()
 }
 
 /// A defect of the loader itself.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let mut console = Console::new();
-    console.use_screen(true);
-    fail(&mut console, info)
+    console::take_back();
+    fail(info)
 }

@@ -1,6 +1,7 @@
 //! The linear framebuffer GRUB leaves, in the terms of `bootloader_api`.
 
 use bootloader_api::info::{FrameBufferInfo, PixelFormat};
+use screen::Layout;
 
 use crate::memory::{u32_at, u64_at};
 use crate::span::Span;
@@ -19,11 +20,17 @@ impl LinearFramebuffer {
     pub fn span(&self) -> Span {
         Span::new(self.address, self.info.byte_len as u64)
     }
+
+    /// How its pixels lie there.
+    pub fn layout(&self) -> Layout {
+        let FrameBufferInfo { width, height, bytes_per_pixel, stride, .. } = self.info;
+        Layout { stride: stride * bytes_per_pixel, width, height, bytes: bytes_per_pixel }
+    }
 }
 
 /// What a Multiboot2 framebuffer tag describes.
 #[derive(Clone, Copy, Debug)]
-pub enum Screen {
+pub enum VideoMode {
     /// Character cells in VGA text memory.
     Text,
     /// Pixels.
@@ -33,24 +40,24 @@ pub enum Screen {
 }
 
 /// Reads a framebuffer tag (Multiboot2 specification 3.6.12); `tag` starts at its type field.
-pub fn parse(tag: &[u8]) -> Option<Screen> {
+pub fn parse(tag: &[u8]) -> Option<VideoMode> {
     let address = u64_at(tag, 8)?;
     let (pitch, width, height) = (u32_at(tag, 16)?, u32_at(tag, 20)?, u32_at(tag, 24)?);
     let (bits_per_pixel, kind) = (*tag.get(28)?, *tag.get(29)?);
     match kind {
-        2 => return Some(Screen::Text),
+        2 => return Some(VideoMode::Text),
         1 => {}
-        _ => return Some(Screen::Other),
+        _ => return Some(VideoMode::Other),
     }
     let colours: &[u8; 6] = tag.get(32..38)?.try_into().ok()?;
     let bytes_per_pixel = usize::from(bits_per_pixel) / 8;
     let geometry = linear_length(pitch, width, height, bytes_per_pixel);
     let whole_bytes = bits_per_pixel % 8 == 0;
     let Some((stride, byte_len)) = geometry.filter(|_| whole_bytes) else {
-        return Some(Screen::Other);
+        return Some(VideoMode::Other);
     };
     if address == 0 || address.checked_add(byte_len as u64).is_none() {
-        return Some(Screen::Other);
+        return Some(VideoMode::Other);
     }
     let info = FrameBufferInfo {
         byte_len,
@@ -60,7 +67,7 @@ pub fn parse(tag: &[u8]) -> Option<Screen> {
         bytes_per_pixel,
         stride,
     };
-    Some(Screen::Linear(LinearFramebuffer { address, info }))
+    Some(VideoMode::Linear(LinearFramebuffer { address, info }))
 }
 
 /// Stride in pixels and length in bytes, or `None` if the numbers do not fit together.
@@ -105,17 +112,19 @@ pub(crate) mod tests {
     #[test]
     fn linear_rgb() {
         let tag = tag(0x8000_0000, 4096, (800, 600), 32, 1);
-        let Some(Screen::Linear(screen)) = parse(&tag) else { panic!("not linear") };
+        let Some(VideoMode::Linear(screen)) = parse(&tag) else { panic!("not linear") };
         assert_eq!(screen.span(), Span::new(0x8000_0000, 4096 * 600));
         assert_eq!(screen.info.stride, 1024);
         assert_eq!(screen.info.bytes_per_pixel, 4);
+        let layout = Layout { stride: 4096, width: 800, height: 600, bytes: 4 };
+        assert_eq!(screen.layout(), layout);
         assert_eq!(screen.info.pixel_format, PixelFormat::Bgr);
     }
 
     #[test]
     fn what_is_not_linear_rgb() {
-        assert!(matches!(parse(&tag(0xb8000, 160, (80, 25), 16, 2)), Some(Screen::Text)));
-        assert!(matches!(parse(&tag(0xa0000, 320, (320, 200), 8, 0)), Some(Screen::Other)));
+        assert!(matches!(parse(&tag(0xb8000, 160, (80, 25), 16, 2)), Some(VideoMode::Text)));
+        assert!(matches!(parse(&tag(0xa0000, 320, (320, 200), 8, 0)), Some(VideoMode::Other)));
         let odd = [
             tag(0x8000_0000, 100, (800, 600), 32, 1),
             tag(0x8000_0000, 4096, (800, 600), 15, 1),
@@ -124,7 +133,7 @@ pub(crate) mod tests {
             tag(u64::MAX - 5, 4096, (800, 600), 32, 1),
         ];
         for tag in odd {
-            assert!(matches!(parse(&tag), Some(Screen::Other)));
+            assert!(matches!(parse(&tag), Some(VideoMode::Other)));
         }
         assert!(parse(&tag(0x8000_0000, 4096, (800, 600), 32, 1)[..30]).is_none());
     }

@@ -3,9 +3,7 @@
 use core::convert::Infallible;
 use core::ptr::{self, addr_of, addr_of_mut};
 
-use boot::address_space::{
-    PHYSICAL_LIMIT, PHYSICAL_MEMORY_OFFSET, Plan, STACK_BOTTOM, physical_end,
-};
+use boot::address_space::{PHYSICAL_MEMORY_OFFSET, Plan, STACK_BOTTOM, physical_end};
 use boot::arena::{Arena, REGIONS_OFFSET, STACK_LENGTH};
 use boot::elf::Image;
 use boot::error::Error;
@@ -39,7 +37,7 @@ pub fn start_kernel(memory: &IdentityMap, handoff: &Handoff<'_>) -> Result<Infal
     let file = payload::bytes(memory, payload.kernel)?;
     let image = Image::parse(file)?;
 
-    let limit = PHYSICAL_LIMIT.min(1 << features.physical_bits.clamp(32, 52));
+    let limit = features.physical_limit();
     let framebuffer = handoff.framebuffer.filter(|screen| screen.span().end <= limit);
     let plan = Plan {
         physical_end: physical_end(handoff.memory.end_of_ram().min(limit)),
@@ -65,7 +63,7 @@ pub fn start_kernel(memory: &IdentityMap, handoff: &Handoff<'_>) -> Result<Infal
     info.framebuffer = framebuffer
         .map(|screen| {
             let start = PHYSICAL_MEMORY_OFFSET + screen.address;
-            // SAFETY: the address space maps it there; the loader does not draw.
+            // SAFETY: the address space maps it there; the loader does not draw any more.
             unsafe { FrameBuffer::new(start, screen.info) }
         })
         .into();

@@ -1,8 +1,8 @@
 //! The loader: entered by GRUB or QEMU in 32-bit protected mode, leaves by jumping to the kernel.
 //!
 //! Decisions are made in the library beside this binary; here is what touches the machine. `unsafe`
-//! is needed in `entry` and `trampoline` (assembly), `physical` (memory by address), `cpu` and
-//! `console` (device memory), and `load` (memory of the new kernel).
+//! is needed in `entry` and `trampoline` (assembly), `physical` and `screen` (memory by address),
+//! `cpu` and `console` (registers), and `load` (memory of the new kernel).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -15,6 +15,8 @@ mod entry;
 mod load;
 #[cfg(target_os = "none")]
 mod physical;
+#[cfg(target_os = "none")]
+mod screen;
 #[cfg(target_os = "none")]
 mod trampoline;
 

@@ -1,7 +1,7 @@
 //! The Multiboot2 information structure (Multiboot2 specification 2.0, section 3.6).
 
 use crate::error::Error;
-use crate::framebuffer::{self, Screen};
+use crate::framebuffer::{self, VideoMode};
 use crate::handoff::{Handoff, Module};
 use crate::memory::{PhysicalMemory, text, u32_at, u64_at};
 use crate::span::{Span, align_up};
@@ -67,9 +67,9 @@ pub fn parse<M: PhysicalMemory>(memory: &M, address: u64) -> Result<Handoff<'_>,
         return Err(Error::NoMemoryMap);
     }
     match screen {
-        Some(Screen::Linear(linear)) => handoff.framebuffer = Some(linear),
-        Some(Screen::Text) => handoff.text_screen = true,
-        Some(Screen::Other) => {}
+        Some(VideoMode::Linear(linear)) => handoff.framebuffer = Some(linear),
+        Some(VideoMode::Text) => handoff.text_screen = true,
+        Some(VideoMode::Other) => {}
         // A BIOS machine nobody switched to graphics shows text; UEFI has no text mode.
         None => handoff.text_screen = !firmware_is_efi,
     }

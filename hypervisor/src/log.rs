@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::hip::{LOG_SIZE, LogRing};
+use screen::{Printer, Screen};
 use spin::Mutex;
 use uart_16550::SerialPort;
 
@@ -16,48 +17,13 @@ const COM1: u16 = 0x3f8;
 /// Whether lines also go to the serial port: from boot until user space takes it over, and again when the kernel dies.
 static DIRECT: AtomicBool = AtomicBool::new(true);
 
-static SINK: Mutex<Sink> = Mutex::new(Sink { serial: None, screen: None });
+static SINK: Mutex<Sink> = Mutex::new(Sink { serial: None, screen: None, kept: None });
 
 struct Sink {
     serial: Option<SerialPort>,
-    screen: Option<TextScreen>,
-}
-
-/// The text screen that the BIOS leaves: 80 by 25 cells of character and attribute.
-struct TextScreen {
-    cells: *mut u16,
-    column: usize,
-}
-
-// SAFETY: the pointer is to device memory, used under the lock.
-unsafe impl Send for TextScreen {}
-
-impl TextScreen {
-    const WIDTH: usize = 80;
-    const HEIGHT: usize = 25;
-    const BLANK: u16 = 0x0720;
-
-    /// Writes at the bottom; the rest moves up line by line.
-    fn byte(&mut self, byte: u8) {
-        if byte == b'\n' || self.column == Self::WIDTH {
-            let (last, total) = (Self::WIDTH * (Self::HEIGHT - 1), Self::WIDTH * Self::HEIGHT);
-            // SAFETY: all within the screen's memory.
-            unsafe {
-                for cell in 0..last {
-                    let below = self.cells.add(cell + Self::WIDTH).read_volatile();
-                    self.cells.add(cell).write_volatile(below);
-                }
-                (last..total).for_each(|cell| self.cells.add(cell).write_volatile(Self::BLANK));
-            }
-            self.column = 0;
-        }
-        if byte != b'\n' {
-            let cell = Self::WIDTH * (Self::HEIGHT - 1) + self.column;
-            // SAFETY: as above.
-            unsafe { self.cells.add(cell).write_volatile(0x0700 | u16::from(byte)) };
-            self.column += 1;
-        }
-    }
+    screen: Option<Printer<'static>>,
+    /// For a kernel that dies after the hand-over.
+    kept: Option<Screen<'static>>,
 }
 
 impl Sink {
@@ -104,9 +70,14 @@ pub fn open_serial() {
     SINK.lock().serial = Some(serial);
 }
 
-/// Also writes to the text screen, whose memory is mapped at `cells`.
-pub fn open_screen(cells: *mut u16) {
-    SINK.lock().screen = Some(TextScreen { cells, column: 0 });
+/// Also writes to the screen, below what the loader wrote.
+pub fn open_screen(screen: Option<Screen<'static>>) {
+    SINK.lock().screen = screen.map(Printer::below);
+}
+
+/// Writes there if the kernel dies after the hand-over.
+pub fn keep_screen(screen: Option<Screen<'static>>) {
+    SINK.lock().kept = screen;
 }
 
 /// Leaves the serial port and the screen to user space. The ring goes on.
@@ -116,11 +87,14 @@ pub fn hand_over() {
     DIRECT.store(false, Ordering::Relaxed);
 }
 
-/// Takes the serial port back, because the kernel is about to stop for good.
+/// Takes the serial port and the screen back, because the kernel is about to stop for good.
 pub fn take_back() {
     // SAFETY: only called on the way to a halt with interrupts off; whoever held the lock never runs again.
     unsafe { SINK.force_unlock() };
-    DIRECT.store(true, Ordering::Relaxed);
+    if !DIRECT.swap(true, Ordering::Relaxed) {
+        let mut sink = SINK.lock();
+        sink.screen = sink.kept.take().map(Printer::on_empty);
+    }
 }
 
 /// Appends formatted text; use [`crate::println`].

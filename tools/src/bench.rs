@@ -1,5 +1,5 @@
-//! `scripts/bench`: how many instructions the paths that matter take, in the emulator whose
-//! time-stamp counter counts instructions.
+//! `scripts/bench`: how many instructions the paths that matter take, in an emulator whose
+//! time-stamp counter counts instructions: Bochs for VT-x, QEMU with `-icount` for AMD-V.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,68 +10,75 @@ use miette::{IntoDiagnostic, Result, bail, miette};
 use regex::bytes::Regex;
 use serde::Serialize;
 
-use crate::cli::{BenchArguments, Firmware};
+use crate::cli::{BenchArguments, BenchPlatform, PlatformArgument};
 use crate::compile::{self, Built};
 use crate::expect::{Failure, Session};
 use crate::files;
 use crate::image;
-use crate::machine::{Machine, Pace, Platform, Specification};
+use crate::machine::{self, Extension, Machine, Pace, Platform, Specification};
 use crate::manifest::Manifest;
 use crate::say;
 use crate::workspace::Workspace;
 
 /// What the benchmark task measures, in the order of the table.
 const PATHS: [Path; 11] = [
-    Path::new("loop", "empty loop", None, None, [None, None]),
-    Path::new(
-        "cpuid",
-        "CPUID exit, answered, resume",
-        Some(970),
-        Some(600),
-        [Some(400), Some(320)],
-    ),
-    Path::new("out80", "OUT 0x80, resume", Some(3_170), Some(582), [Some(400), Some(300)]),
-    Path::new("uart", "OUT 0x3f8, byte accepted", Some(3_140), None, [Some(600), Some(450)]),
-    Path::new("mmio", "one-byte MMIO store", Some(5_800), None, [Some(1_500), Some(900)]),
-    Path::new(
-        "ipc",
-        "IPC call and reply, two PDs, one word",
-        None,
-        Some(281),
-        [Some(220), Some(160)],
-    ),
-    Path::new("sem_up", "semaphore up", None, Some(147), [Some(100), Some(80)]),
-    Path::new("sem_down", "semaphore down", None, Some(159), [Some(100), Some(80)]),
-    Path::new(
-        "ping_pong",
-        "two threads waking each other",
-        None,
-        Some(3_935),
-        [Some(900), Some(600)],
-    ),
-    Path::new("grant", "grant one page to a guest", None, Some(962), [Some(600), Some(400)]),
-    Path::new("grant_next", "each further page", None, Some(709), [Some(60), Some(20)]),
+    Path::new("loop", "empty loop"),
+    Path::new("cpuid", "CPUID exit, answered, resume").kvm(970, 2_420).nova(600).goals(400, 320),
+    Path::new("out80", "OUT 0x80, resume").kvm(3_170, 2_830).nova(582).goals(400, 300),
+    Path::new("uart", "OUT 0x3f8, byte accepted").kvm(3_140, 2_830).goals(600, 450),
+    Path::new("mmio", "one-byte MMIO store").kvm(5_800, 5_060).goals(1_500, 900),
+    Path::new("ipc", "IPC call and reply, two PDs, one word").nova(281).goals(220, 160),
+    Path::new("sem_up", "semaphore up").nova(147).goals(100, 80),
+    Path::new("sem_down", "semaphore down").nova(159).goals(100, 80),
+    Path::new("ping_pong", "two threads waking each other").nova(3_935).goals(900, 600),
+    Path::new("grant", "grant one page to a guest").nova(962).goals(600, 400),
+    Path::new("grant_next", "each further page").nova(709).goals(60, 20),
 ];
 
 /// A measured path and the figures it is compared with, in ticks: see `docs/`.
 struct Path {
     key: &'static str,
     text: &'static str,
+    on_vtx: Compared,
+    on_amdv: Compared,
+}
+
+/// What others take for a path, and what Ferrite is to reach.
+#[derive(Clone, Copy, Default)]
+struct Compared {
     kvm: Option<u32>,
     nova: Option<u32>,
-    /// What Ferrite is to reach: first, and finally.
+    /// First, and finally.
     goals: [Option<u32>; 2],
 }
 
 impl Path {
-    const fn new(
-        key: &'static str,
-        text: &'static str,
-        kvm: Option<u32>,
-        nova: Option<u32>,
-        goals: [Option<u32>; 2],
-    ) -> Self {
-        Self { key, text, kvm, nova, goals }
+    const fn new(key: &'static str, text: &'static str) -> Self {
+        let nothing = Compared { kvm: None, nova: None, goals: [None, None] };
+        Self { key, text, on_vtx: nothing, on_amdv: nothing }
+    }
+
+    const fn kvm(mut self, on_vtx: u32, on_amdv: u32) -> Self {
+        self.on_vtx.kvm = Some(on_vtx);
+        self.on_amdv.kvm = Some(on_amdv);
+        self
+    }
+
+    const fn nova(mut self, on_vtx: u32) -> Self {
+        self.on_vtx.nova = Some(on_vtx);
+        self
+    }
+
+    const fn goals(mut self, first: u32, last: u32) -> Self {
+        self.on_vtx.goals = [Some(first), Some(last)];
+        self
+    }
+
+    fn compared(&self, extension: Extension) -> Compared {
+        match extension {
+            Extension::VtX => self.on_vtx,
+            Extension::AmdV => self.on_amdv,
+        }
     }
 }
 
@@ -94,15 +101,27 @@ type Figures = BTreeMap<String, Figure>;
 /// # Errors
 /// When the benchmark does not run to its end.
 pub fn command(workspace: &Workspace, arguments: &BenchArguments) -> Result<ExitCode> {
+    let (platform, extension) = match arguments.platform {
+        BenchPlatform::Bochs => (PlatformArgument::Bochs, Extension::VtX),
+        BenchPlatform::QemuTcg => (PlatformArgument::QemuTcg, Extension::AmdV),
+    };
+    let wish = Specification {
+        cpu: arguments.cpu.clone(),
+        ..Specification::usual(Platform::Bochs, Pace::Counted)
+    };
+    let specification = machine::choose(platform, &wish, workspace)?.specification;
     let manifest = Manifest::read(workspace, &workspace.root.join("tests/bench.toml"))?;
+    let run = |built: &Built, doing| {
+        measure(workspace, built, &manifest, &specification, arguments, doing)
+    };
     // The plain kernel comes last: it is the one that other commands expect to find.
     let built = compile::build(workspace)?;
     build_counting_kernel(workspace)?;
-    let counts = measure(workspace, &built, &manifest, arguments, "counting")?;
+    let counts = run(&built, "counting")?;
     let built = compile::build(workspace)?;
-    let ticks = measure(workspace, &built, &manifest, arguments, "measuring")?;
-    let figures = merge(ticks, &counts)?;
-    print_table(&figures);
+    let ticks = run(&built, "measuring")?;
+    let figures = merge(ticks, &counts, extension)?;
+    print_table(&figures, extension);
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&figures).into_diagnostic()?;
         files::write(path, text + "\n")?;
@@ -128,22 +147,14 @@ fn measure(
     workspace: &Workspace,
     built: &Built,
     manifest: &Manifest,
+    specification: &Specification,
     arguments: &BenchArguments,
     doing: &'static str,
 ) -> Result<Figures> {
-    let specification = Specification {
-        platform: Platform::Bochs,
-        cpu: Some(arguments.cpu.clone()),
-        cpus: 1,
-        memory: 1 << 30,
-        firmware: Firmware::Bios,
-        direct: false,
-        pace: Pace::Fast,
-    };
     let packed = image::pack(workspace, built, manifest)?;
     let folder = workspace.target.join("bench").join(doing);
     say::step(format!("{doing} on {}", specification.summary()));
-    let machine = Machine::start(workspace, &specification, &packed, &folder)?;
+    let machine = Machine::start(workspace, specification, &packed, &folder)?;
     let log = folder.join("console.log");
     let mut session =
         Session::new(machine, Some(File::create(&log).into_diagnostic()?), false, None)?;
@@ -161,15 +172,16 @@ fn measure(
     parse(&String::from_utf8_lossy(session.transcript.text()))
 }
 
-/// The ticks of one run with the counts of the other.
-fn merge(mut ticks: Figures, counts: &Figures) -> Result<Figures> {
+/// The ticks of one run with the counts of the other. On VT-x no exit is answered without a
+/// VMREAD, so that none at all means that nothing was counted; AMD-V has no such instruction.
+fn merge(mut ticks: Figures, counts: &Figures, extension: Extension) -> Result<Figures> {
     if !ticks.keys().eq(counts.keys()) {
         bail!("the two runs of the benchmark measured different paths");
     }
     for (figure, counts) in ticks.values_mut().zip(counts.values()) {
         *figure = Figure { ticks: figure.ticks, ..counts.clone() };
     }
-    if ticks.values().all(|figure| figure.vmread == 0) {
+    if extension == Extension::VtX && ticks.values().all(|figure| figure.vmread == 0) {
         bail!("nothing was counted: the kernel's counters did not reach the benchmark");
     }
     Ok(ticks)
@@ -216,10 +228,10 @@ fn parse_line(line: &str) -> Option<(String, Figure)> {
     (ticks.is_finite() && ticks >= 0.0).then_some((name, figure))
 }
 
-fn print_table(figures: &Figures) {
-    println!(
+fn print_table(figures: &Figures, extension: Extension) {
+    say::line(format!(
         "{:<38} {:>8} {:>7} {:>8} {:>6} {:>6} | {:>6} {:>6} | {:>6} {:>6}",
-        "ticks per iteration",
+        format!("{}: ticks per iteration", extension.name()),
         "Ferrite",
         "VMREAD",
         "VMWRITE",
@@ -229,23 +241,21 @@ fn print_table(figures: &Figures) {
         "NOVA",
         "first",
         "final"
-    );
+    ));
     for path in PATHS {
         match figures.get(path.key) {
-            Some(figure) => println!("{}", row(path.text, figure, Some(&path))),
-            None => println!("{:<38} {:>8}", path.text, "-"),
+            Some(figure) => say::line(row(path.text, figure, path.compared(extension))),
+            None => say::line(format!("{:<38} {:>8}", path.text, "-")),
         }
     }
     let known = |name: &str| PATHS.iter().any(|path| path.key == name);
     for (name, figure) in figures.iter().filter(|(name, _)| !known(name)) {
-        println!("{}", row(name, figure, None));
+        say::line(row(name, figure, Compared::default()));
     }
 }
 
-fn row(text: &str, figure: &Figure, path: Option<&Path>) -> String {
+fn row(text: &str, figure: &Figure, compared: Compared) -> String {
     let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
-    let (kvm, nova, goals) =
-        path.map_or((None, None, [None, None]), |path| (path.kvm, path.nova, path.goals));
     let goal = |goal: Option<u32>| match goal {
         Some(goal) if figure.ticks <= f64::from(goal) => format!("{goal}*"),
         other => number(other),
@@ -257,10 +267,10 @@ fn row(text: &str, figure: &Figure, path: Option<&Path>) -> String {
         figure.vmwrite,
         figure.rdmsr,
         figure.wrmsr,
-        number(kvm),
-        number(nova),
-        goal(goals[0]),
-        goal(goals[1]),
+        number(compared.kvm),
+        number(compared.nova),
+        goal(compared.goals[0]),
+        goal(compared.goals[1]),
     )
 }
 
@@ -303,19 +313,22 @@ mod tests {
         let read = |text: &str| parse(&format!("BENCH-BEGIN\n{text}\nBENCH-END")).unwrap();
         let plain = read("BENCH cpuid 300.5\nBENCH ipc 200");
         let counting = read("BENCH cpuid 390 vmread=5 vmwrite=1\nBENCH ipc 210");
-        let merged = merge(plain.clone(), &counting).unwrap();
+        let merged = merge(plain.clone(), &counting, Extension::VtX).unwrap();
         let cpuid = Figure { ticks: 300.5, vmread: 5, vmwrite: 1, rdmsr: 0, wrmsr: 0 };
         assert_eq!(merged["cpuid"], cpuid);
         assert_eq!(merged["ipc"].ticks, 200.0);
-        assert!(merge(plain.clone(), &read("BENCH cpuid 390 vmread=5")).is_err());
-        assert!(merge(plain.clone(), &plain).is_err(), "no counts at all");
+        assert!(merge(plain.clone(), &read("BENCH cpuid 390 vmread=5"), Extension::VtX).is_err());
+        assert!(merge(plain.clone(), &plain, Extension::VtX).is_err(), "no counts at all");
+        assert!(merge(plain.clone(), &plain, Extension::AmdV).is_ok(), "there is no VMREAD");
     }
 
     #[test]
     fn the_row_marks_goals_that_are_met() {
         let figure = Figure { ticks: 350.0, vmread: 4, vmwrite: 2, rdmsr: 0, wrmsr: 0 };
-        let text = row("x", &figure, Some(&PATHS[1]));
+        let text = row("x", &figure, PATHS[1].compared(Extension::VtX));
         assert!(text.contains("400*") && text.contains(" 320") && !text.contains("320*"), "{text}");
+        let text = row("x", &figure, PATHS[1].compared(Extension::AmdV));
+        assert!(text.contains(" 2420 ") && !text.contains('*'), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::bytes::Regex;
 
+use crate::machine::{Pace, Platform, Specification};
 use crate::units::{parse_seconds, parse_size};
 
 /// Builds, boots, tests and measures Ferrite.
@@ -29,8 +30,8 @@ pub enum Command {
     /// Writes the image to a disk or a file, and verifies it
     #[command(override_usage = "scripts/flash DEVICE|FILE [OPTIONS]")]
     Flash(FlashArguments),
-    /// Measures the paths that matter, in the deterministic emulator
-    #[command(override_usage = "scripts/bench [--json FILE]")]
+    /// Measures the paths that matter, in an emulator that counts instructions
+    #[command(override_usage = "scripts/bench [--platform bochs|qemu-tcg] [--json FILE]")]
     Bench(BenchArguments),
     /// Runs the checks, the host tests and the system tests
     #[command(override_usage = "scripts/test [FILTER] [OPTIONS]")]
@@ -68,6 +69,14 @@ pub struct RunArguments {
     /// Write the console to FILE, and the emulator's own log to FILE.machine
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// QEMU only: stop before the first instruction and wait for gdb; prints the command that
+    /// connects gdb, with the hypervisor's symbols
+    #[arg(long)]
+    pub gdb: bool,
+    /// QEMU only: write a picture of the machine's screen when the run ends, at the match of
+    /// --until, at the time-out, or when the machine turns itself off
+    #[arg(long, value_name = "FILE.png")]
+    pub screenshot: Option<PathBuf>,
 }
 
 /// The machine to start.
@@ -76,8 +85,9 @@ pub struct MachineArguments {
     /// What runs the system
     #[arg(long, value_enum, default_value = "auto")]
     pub platform: PlatformArgument,
-    /// Processor model, in the platform's own words [default: corei7_skylake_x in Bochs, the
-    /// host's with KVM]
+    /// Processor model, in the platform's own words, such as corei5_arrandale_m520 in Bochs or
+    /// EPYC,-avx in QEMU, where AMD-V (svm and npt) is added unless it is mentioned [default:
+    /// host in qemu-kvm, max in qemu-tcg, corei7_skylake_x in bochs]
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
     /// Number of processors
@@ -86,7 +96,7 @@ pub struct MachineArguments {
     /// Memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub memory: u64,
-    /// Firmware that boots the image; Bochs has only a BIOS
+    /// Firmware that boots the image; UEFI is QEMU's
     #[arg(long, value_enum, default_value = "bios")]
     pub firmware: Firmware,
     /// QEMU only: load without firmware and GRUB, through the PVH entry
@@ -94,16 +104,40 @@ pub struct MachineArguments {
     pub direct: bool,
 }
 
+impl MachineArguments {
+    /// The machine that is asked for; its platform is still to be chosen.
+    pub fn specification(&self, pace: Pace) -> Specification {
+        Specification {
+            cpu: self.cpu.clone(),
+            cpus: self.cpus,
+            memory: self.memory,
+            firmware: self.firmware,
+            direct: self.direct,
+            ..Specification::usual(Platform::Bochs, pace)
+        }
+    }
+}
+
 /// What runs the system.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlatformArgument {
-    /// qemu-kvm where the host offers nested VT-x, otherwise bochs
+    /// The first of qemu-kvm, qemu-tcg and bochs that works here and can do what is asked; says
+    /// which, and why
     Auto,
-    /// The emulator that has VT-x; works everywhere
+    /// Bochs, which emulates VT-x; works everywhere
     Bochs,
-    /// QEMU on a host that offers nested VT-x
+    /// QEMU on a host whose KVM offers nested VT-x or AMD-V
     QemuKvm,
-    /// QEMU emulating: no VT-x, so only for the boot path up to the kernel's complaint
+    /// QEMU emulating a processor with AMD-V; works everywhere
+    QemuTcg,
+}
+
+/// Where the benchmark runs: only emulators count instructions.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchPlatform {
+    /// VT-x in Bochs
+    Bochs,
+    /// AMD-V in QEMU, which counts instructions (-icount)
     QemuTcg,
 }
 
@@ -138,9 +172,12 @@ pub struct BenchArguments {
     /// Also write the figures to FILE
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Processor model of the emulator
-    #[arg(long, value_name = "MODEL", default_value = crate::machine::DEFAULT_BOCHS_CPU)]
-    pub cpu: String,
+    /// The emulator, and with it the extension that is measured
+    #[arg(long, value_enum, default_value = "bochs")]
+    pub platform: BenchPlatform,
+    /// Processor model of the emulator [default: corei7_skylake_x in bochs, max in qemu-tcg]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_seconds)]
     pub timeout: Duration,
@@ -149,7 +186,8 @@ pub struct BenchArguments {
 /// Arguments of `scripts/test`.
 #[derive(Args, Debug)]
 pub struct TestArguments {
-    /// Only what has this in its name (of checks, host packages and system tests)
+    /// Only what has this in its name; that of a system test ends with where it runs, so that
+    /// AMD-V, qemu-tcg or skylake is a filter too
     pub filter: Option<String>,
     /// Name what there is, and run nothing
     #[arg(long)]
@@ -172,11 +210,13 @@ mod tests {
     #[test]
     fn run_takes_all_its_options() {
         let line = "ferrite run a.toml --platform bochs --cpu corei5_arrandale_m520 --cpus 2 \
-                    --memory 512M --firmware bios --until a.c --timeout 1.5 --log x";
+                    --memory 512M --firmware bios --until a.c --timeout 1.5 --log x --gdb \
+                    --screenshot x.png";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!(run.machine.memory, 512 << 20);
         assert_eq!(run.machine.cpus, 2);
+        assert!(run.gdb && run.screenshot.is_some());
         assert_eq!(run.machine.platform, PlatformArgument::Bochs);
         assert_eq!(run.timeout, Some(Duration::from_millis(1500)));
         assert!(run.until.unwrap().is_match(b"abc"));
@@ -190,6 +230,7 @@ mod tests {
             "ferrite run --until [",
             "ferrite run --timeout -1",
             "ferrite run --platform vax",
+            "ferrite bench --platform qemu-kvm",
             "ferrite flash",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");

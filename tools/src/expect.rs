@@ -179,6 +179,11 @@ impl Session {
         &self.machine
     }
 
+    /// The machine, to do something with it.
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
     /// Takes in what came, or waits for more.
     fn listen(&mut self, deadline: Instant) -> std::result::Result<(), Failure> {
         let left = deadline.saturating_duration_since(Instant::now());

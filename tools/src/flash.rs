@@ -152,7 +152,9 @@ fn mounted_at(mounts: &str, numbers: &[String]) -> Option<String> {
 
 fn confirmed(disk: &Disk) -> Result<bool> {
     let model = if disk.model.is_empty() { "unknown model" } else { &disk.model };
-    eprint!(
+    // With nobody to read the question, there is nobody to answer it either.
+    let _ = write!(
+        io::stderr(),
         "Everything on {} ({model}, {}) will be lost. Type yes to go on: ",
         disk.path.display(),
         show_size(disk.bytes)

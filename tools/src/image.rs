@@ -12,6 +12,7 @@ use crate::bundle::{Bundle, LONGEST_NAME};
 use crate::cli::ImageArguments;
 use crate::compile::{self, Built};
 use crate::files;
+use crate::gdb;
 use crate::guest::Content;
 use crate::manifest::Manifest;
 use crate::say;
@@ -22,17 +23,18 @@ use crate::workspace::Workspace;
 const CONSOLE: &str = "console";
 
 /// What GRUB does: load the three parts, say what is missing, and start. No menu, no waiting. The
-/// serial terminal is a dumb one, so that GRUB does not clear the screen of whoever looks on.
+/// serial terminal is a dumb one, so that GRUB does not clear the screen of whoever looks on. The
+/// loader welcomes a frame buffer, which is all that UEFI has; a BIOS machine stays in text mode.
 const GRUB_CONFIGURATION: &str = "\
 set timeout=0
 serial --unit=0 --speed=115200
 terminfo serial dumb
 terminal_output console serial
-if [ \"$grub_platform\" = efi ]; then
-    insmod all_video
-    set gfxpayload=keep
-fi
+insmod all_video
 multiboot2 /boot/ferrite-boot
+if [ \"$grub_platform\" = pc ]; then
+    set gfxpayload=text
+fi
 module2 /boot/hypervisor hypervisor
 module2 /boot/bundle bundle
 boot
@@ -53,6 +55,8 @@ pub struct Packed {
     pub loader: PathBuf,
     /// The bundle with the kernel inside, for direct boot.
     pub direct_bundle: PathBuf,
+    /// The virtual address of the kernel's first instruction.
+    pub entry: u64,
 }
 
 /// `scripts/image`.
@@ -109,11 +113,13 @@ pub fn pack(workspace: &Workspace, built: &Built, manifest: &Manifest) -> Result
     let contents = contents(workspace, built, manifest)?;
     files::write(&boot.join("bundle"), make_bundle(&contents, None)?)?;
     let direct_bundle = folder.join("direct-bundle");
-    files::write(&direct_bundle, make_bundle(&contents, Some(files::read(&hypervisor)?))?)?;
+    let kernel = files::read(&hypervisor)?;
+    let entry = gdb::entry_point(&kernel)?;
+    files::write(&direct_bundle, make_bundle(&contents, Some(kernel))?)?;
 
     let image = images.join(format!("{}.iso", manifest.name));
     make_image(&folder.join("iso"), &image)?;
-    Ok(Packed { image, loader, direct_bundle })
+    Ok(Packed { image, loader, direct_bundle, entry })
 }
 
 /// The entries of a bundle: the root task, the description, and all that it names.

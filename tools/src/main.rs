@@ -3,6 +3,8 @@
 //! measures it. The scripts in `scripts/` call it after `scripts/setup` has put in place what it
 //! needs.
 #![forbid(unsafe_code)]
+// They panic when the reader has left; `say` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 mod bundle;
@@ -11,6 +13,7 @@ mod compile;
 mod expect;
 mod files;
 mod flash;
+mod gdb;
 mod guest;
 mod image;
 mod machine;
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("{report:?}");
+            say::error(format!("{report:?}"));
             ExitCode::FAILURE
         }
     }

@@ -1,22 +1,24 @@
 //! `scripts/run`: the system on a machine, and the user at its console.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use miette::{IntoDiagnostic, Result, WrapErr};
+use miette::{IntoDiagnostic, Result, WrapErr, bail};
 use regex::bytes::Regex;
 
 use crate::cli::RunArguments;
-use crate::compile;
+use crate::compile::{self, Built};
 use crate::expect::{Failure, Session, read_in_background};
 use crate::files;
+use crate::gdb;
 use crate::image;
-use crate::machine::{Machine, Pace, Specification};
+use crate::machine::{self, Machine, Pace, Specification};
 use crate::manifest::Manifest;
 use crate::say;
 use crate::start::{Gate, Start};
@@ -30,13 +32,13 @@ use crate::workspace::Workspace;
 pub fn command(workspace: &Workspace, arguments: &RunArguments) -> Result<ExitCode> {
     let path = arguments.manifest.clone().unwrap_or_else(|| workspace.default_manifest());
     let manifest = Manifest::read(workspace, &path)?;
-    let pace = if arguments.until.is_some() { Pace::Fast } else { Pace::Wall };
-    let (specification, reason) = Specification::choose(&arguments.machine, pace)?;
+    let choice = machine::choose(arguments.machine.platform, &wish(arguments)?, workspace)?;
+    let specification = choice.specification;
     let built = compile::build(workspace)?;
     let packed = image::pack(workspace, &built, &manifest)?;
 
     let folder = run_folder(workspace, &manifest.name)?;
-    say::step(format!("starting {} ({reason})", specification.summary()));
+    say::step(format!("starting {} ({})", specification.summary(), choice.reason));
     let machine = Machine::start(workspace, &specification, &packed, &folder)?;
     let emulator_log = machine.log().to_path_buf();
     let console = arguments.log.clone().unwrap_or_else(|| folder.join("console.log"));
@@ -45,6 +47,9 @@ pub fn command(workspace: &Workspace, arguments: &RunArguments) -> Result<ExitCo
         workspace.short(&console),
         workspace.short(&emulator_log)
     ));
+    if arguments.gdb {
+        offer_gdb(&machine, &built, packed.entry, &folder)?;
+    }
     let log = File::create(&console)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot write {}", console.display()))?;
@@ -58,6 +63,51 @@ pub fn command(workspace: &Workspace, arguments: &RunArguments) -> Result<ExitCo
         files::copy(&emulator_log, &PathBuf::from(name))?;
     }
     code
+}
+
+/// The machine that the arguments ask for; its platform is still to be chosen.
+fn wish(arguments: &RunArguments) -> Result<Specification> {
+    let pace = if arguments.until.is_some() { Pace::Fast } else { Pace::Wall };
+    let screenshot = match &arguments.screenshot {
+        // The emulator works in another folder.
+        Some(file) => Some(clear_the_way(&path::absolute(file).into_diagnostic()?)?),
+        None => None,
+    };
+    let gdb = arguments.gdb;
+    Ok(Specification { gdb, screenshot, ..arguments.machine.specification(pace) })
+}
+
+/// Finds out whether a file can be written before the work begins, and leaves none.
+fn clear_the_way(file: &Path) -> Result<PathBuf> {
+    File::create(file)
+        .and_then(|_| fs::remove_file(file))
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write {}", file.display()))?;
+    Ok(file.to_path_buf())
+}
+
+/// Writes the commands for gdb, and tells how to use them.
+fn offer_gdb(machine: &Machine, built: &Built, entry: u64, folder: &Path) -> Result<()> {
+    let symbols = gdb::Symbols {
+        hypervisor: &built.with_symbols("hypervisor"),
+        entry,
+        loader: &built.with_symbols("boot"),
+    };
+    let commands = folder.join("commands.gdb");
+    files::write(&commands, gdb::script(symbols, machine.gdb()?))?;
+    let here = env::current_dir().unwrap_or_default();
+    let commands = commands.strip_prefix(here).unwrap_or(&commands);
+    say::step("the machine waits for gdb; in another terminal, type");
+    say::error(format!("    gdb -x {}", commands.display()));
+    Ok(())
+}
+
+/// Takes the picture of the screen, if one is wanted, and says so.
+fn take_screenshot(machine: &mut Machine) -> Result<()> {
+    if let Some(file) = machine.take_screenshot()? {
+        say::step(format!("the screen is in {}", file.display()));
+    }
+    Ok(())
 }
 
 /// A folder for the files of this run. The folders of earlier runs go, when their process has.
@@ -96,7 +146,8 @@ fn until(
     let deadline = Instant::now() + timeout.unwrap_or(Duration::from_secs(u32::MAX.into()));
     let outcome = session.expect(expression, deadline);
     // The console may have left the cursor anywhere.
-    eprintln!();
+    say::error("");
+    take_screenshot(session.machine_mut())?;
     match outcome {
         Ok(_) => {
             say::step(format!("found {:?}", expression.as_str()));
@@ -130,6 +181,8 @@ struct Console {
     log: File,
     events: Receiver<Event>,
     start: Start,
+    /// Whether it has said nothing yet.
+    silent: bool,
     deadline: Option<Instant>,
 }
 
@@ -142,7 +195,7 @@ impl Console {
         let gate = (!terminal::is_interactive()).then_some(gate);
         read_keys(machine.serial()?, sender, gate);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        Ok(Self { machine, log, events, start, deadline })
+        Ok(Self { machine, log, events, start, silent: true, deadline })
     }
 
     /// Until the machine stops or somebody wants to leave.
@@ -156,27 +209,34 @@ impl Console {
         let (text, code) = loop {
             match self.next() {
                 Ok(Event::Output(bytes)) => {
+                    self.silent = false;
                     self.start.see(&bytes);
                     let mut output = io::stdout().lock();
                     if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
-                        break ("nobody reads the console any more".to_owned(), ExitCode::FAILURE);
+                        // Nobody reads, so there is nobody to tell.
+                        break (None, say::NOBODY_READS.into());
                     }
                     // A full disk must not end the session.
                     let _ = self.log.write_all(&bytes);
                 }
-                Ok(Event::Ended) => {
-                    break ("the machine has stopped".to_owned(), ExitCode::SUCCESS);
+                Ok(Event::Ended) if self.silent => {
+                    let said = machine::tail(self.machine.log());
+                    bail!(help = said, "the machine ended before it said anything");
                 }
-                Ok(Event::Quit) => break ("stopping the machine".to_owned(), ExitCode::SUCCESS),
-                Err(_) => break ("time is up".to_owned(), ExitCode::FAILURE),
+                Ok(Event::Ended) => break (Some("the machine has stopped"), ExitCode::SUCCESS),
+                Ok(Event::Quit) => break (Some("stopping the machine"), ExitCode::SUCCESS),
+                Err(_) => break (Some("time is up"), ExitCode::FAILURE),
             }
         };
-        self.machine.stop();
         drop(raw);
-        // The console may have left the cursor anywhere.
-        eprintln!();
-        say::step(text);
-        Ok(code)
+        if let Some(text) = text {
+            // The console may have left the cursor anywhere.
+            say::error("");
+            say::step(text);
+        }
+        let picture = take_screenshot(&mut self.machine);
+        self.machine.stop();
+        picture.map(|()| code)
     }
 
     fn next(&self) -> std::result::Result<Event, RecvTimeoutError> {

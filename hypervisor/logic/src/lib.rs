@@ -12,7 +12,6 @@
 //! | [`objects`] | capability tables |
 //! | [`quota`] | kernel-memory accounts |
 //! | [`sched`] | ready bitmap, budgets, timeouts |
-//! | [`smp`] | what several CPUs hand each other: locks, requests, wake-ups |
 //! | [`ipc`] | what moves between two UTCBs |
 //! | [`vmx`] | VT-x: capabilities, control negotiation, VMCS fields, exit reasons |
 //! | [`exits`] | from the exits of a processor to those of the neutral interface |
@@ -39,7 +38,6 @@ pub mod paging;
 pub mod physical;
 pub mod quota;
 pub mod sched;
-pub mod smp;
 pub mod svm;
 pub mod tags;
 pub mod vmx;

@@ -5,10 +5,12 @@
 //! | `memory` | picks the pool and builds the kernel's own page tables |
 //! | `machine` | processor features, interrupt controllers, timer |
 //! | `root` | the root task: its domain, its image, what it is told |
+//! | `screen` | where messages appear until it starts, and the last ones |
 
 mod machine;
 mod memory;
 mod root;
+mod screen;
 
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::{BootInfo, entry_point};
@@ -29,13 +31,14 @@ entry_point!(main, config = &CONFIG);
 /// Entered by the loader, on its stack and page tables.
 fn main(info: &'static mut BootInfo) -> ! {
     log::open_serial();
-    open_screen(info);
+    log::open_screen(screen::open(info));
     println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
     let virtualization = arch::vendor::probe();
     let features = machine::Features::read();
     let physical = memory::Physical::new(info);
     let map = memory::take_pool(info, &physical);
     let machine = machine::start(&map, &physical, &features, &virtualization);
+    log::keep_screen(screen::keep(info, &physical, &map));
     let start = root::prepare(info, &map, &physical, &machine, &virtualization);
     // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
     unsafe {
@@ -49,15 +52,6 @@ fn main(info: &'static mut BootInfo) -> ! {
             in("rdi") &raw const *start,
             options(noreturn),
         );
-    }
-}
-
-/// Without a frame buffer there is the text screen of a PC, if physical memory is mapped at all.
-fn open_screen(info: &BootInfo) {
-    const TEXT_SCREEN: u64 = 0xb_8000;
-    if let (None, Some(offset)) = (info.framebuffer.as_ref(), info.physical_memory_offset.as_ref())
-    {
-        log::open_screen((TEXT_SCREEN + offset) as *mut u16);
     }
 }
 

@@ -7,7 +7,7 @@ use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
 use abi::utcb::Utcb;
 use bootloader_api::BootInfo;
-use bootloader_api::info::{MemoryRegionKind, PixelFormat};
+use bootloader_api::info::MemoryRegionKind;
 use hypervisor_logic::acpi::PhysRead;
 use hypervisor_logic::elf::Elf;
 use hypervisor_logic::physical::PhysicalSpace;
@@ -16,6 +16,7 @@ use spin::Once;
 
 use super::machine::Machine;
 use super::memory::{Map, Physical};
+use super::screen;
 use crate::arch::vendor::Virtualization;
 use crate::arch::{self, Resume, Vcpu, bitmaps, fpu, space};
 use crate::log;
@@ -354,17 +355,13 @@ fn write_hip(
 }
 
 fn framebuffer(info: &BootInfo, physical: &Physical) -> hip::Framebuffer {
-    let Some(framebuffer) = info.framebuffer.as_ref() else { return hip::Framebuffer::default() };
-    let about = framebuffer.info();
-    if !matches!(about.pixel_format, PixelFormat::Rgb | PixelFormat::Bgr) {
-        return hip::Framebuffer::default();
-    }
+    let Some((start, layout)) = screen::find(info) else { return hip::Framebuffer::default() };
     let small = |value: usize| u32::try_from(value).unwrap_or(0);
     hip::Framebuffer {
-        base: physical.of(framebuffer.buffer().as_ptr()),
-        stride: small(about.stride * about.bytes_per_pixel),
-        width: small(about.width),
-        height: small(about.height),
-        bytes_per_pixel: small(about.bytes_per_pixel),
+        base: physical.of(start as *const u8),
+        stride: small(layout.stride),
+        width: small(layout.width),
+        height: small(layout.height),
+        bytes_per_pixel: small(layout.bytes),
     }
 }

@@ -11,6 +11,7 @@
 //!   instructions apart, far more than a tick costs; the emulator runs about that many in a second
 //!   on a host of today, so that time feels right, and idle time costs it next to nothing.
 //! * The display is one that nobody has to look at. It takes the first free port from 5900 up.
+//! * It logs to standard error, where somebody sees to it that the log does not grow for ever.
 //! * The bytes of `Shutdown` at port 0x8900 end the emulator.
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::process::Command;
 
 use miette::Result;
 
-use super::{Pace, Specification};
+use super::specification::{Pace, Specification};
 use crate::files;
 use crate::image::Packed;
 use crate::workspace::Workspace;
@@ -29,20 +30,28 @@ pub const DEFAULT_CPU: &str = "corei7_skylake_x";
 /// Instructions in a second of emulated time.
 const INSTRUCTIONS_PER_SECOND: u32 = 100_000_000;
 
-/// The command that starts it, and where it logs.
+/// The Bochs that `scripts/setup` chose.
+pub fn program(workspace: &Workspace) -> PathBuf {
+    workspace.tools.join("bin/bochs")
+}
+
+/// The command that starts it.
+///
+/// # Errors
+/// When its files cannot be written.
 pub fn command(
     workspace: &Workspace,
     specification: &Specification,
     packed: &Packed,
     folder: &Path,
     port: u16,
-) -> Result<(Command, PathBuf)> {
+) -> Result<Command> {
     files::write(&folder.join("bochsrc"), configuration(specification, port))?;
     // A link in the folder has a plain name, and Bochs does not read every path.
     files::link(&packed.image, &folder.join("image.iso"))?;
-    let mut command = Command::new(workspace.tools.join("bin/bochs"));
+    let mut command = Command::new(program(workspace));
     command.args(["-q", "-f", "bochsrc"]).current_dir(folder);
-    Ok((command, folder.join("bochs.log")))
+    Ok(command)
 }
 
 fn configuration(specification: &Specification, port: u16) -> String {
@@ -52,7 +61,7 @@ fn configuration(specification: &Specification, port: u16) -> String {
     // Bochs keeps at most this much of the machine's memory in its own.
     let host = memory.min(2048);
     let clock = match specification.pace {
-        Pace::Fast => "none",
+        Pace::Fast | Pace::Counted => "none",
         Pace::Wall => "slowdown",
     };
     format!(
@@ -70,7 +79,7 @@ boot: cdrom
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path=image.iso, status=inserted
 com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}
-log: bochs.log
+log: /dev/stderr
 panic: action=fatal
 error: action=report
 info: action=report

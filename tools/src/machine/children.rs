@@ -1,15 +1,16 @@
 //! Emulators never outlive this process: not its end, not a signal to it, not its being killed.
 
-use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::log;
 use crate::terminal;
 
 /// The processes that a signal to us must end.
@@ -22,39 +23,49 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
 
 /// A child process that is bound to this value.
 #[derive(Debug)]
-pub struct Bound(Child);
+pub struct Bound {
+    child: Child,
+    log: Option<JoinHandle<()>>,
+}
 
 impl Bound {
-    /// Starts it, with nothing to read, and with what it says going to `said`. The thread that
+    /// Starts it, with nothing to read, and with what it says going to a log. The thread that
     /// starts it must live as long as the child shall.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &Command, said: File) -> io::Result<Self> {
+    pub fn start(command: &Command, log: PathBuf) -> io::Result<Self> {
         WATCH.call_once(watch_signals);
+        let (reader, writer) = io::pipe()?;
+        let log = log::keep(reader, log)?;
         // Held while the child starts, so that no signal comes between start and entry.
         let mut running = running();
         let child = dies_with_us(command)
             .stdin(Stdio::null())
-            .stdout(said.try_clone()?)
-            .stderr(said)
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
             .spawn()?;
         running.push(child.id());
-        Ok(Self(child))
+        Ok(Self { child, log: Some(log) })
     }
 
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().ok().flatten()
+        self.child.try_wait().ok().flatten()
     }
 
-    /// Ends it.
+    /// Ends it; its log is complete then.
     pub fn stop(&mut self) {
         let mut running = running();
         // Errors mean that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        running.retain(|&id| id != self.0.id());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        running.retain(|&id| id != self.child.id());
+        drop(running);
+        if let Some(log) = self.log.take() {
+            // Its pipe is closed now, so it ends. A panic in it is its own affair.
+            let _ = log.join();
+        }
     }
 }
 

@@ -1,12 +1,17 @@
-//! Machines to run the system on: emulated, or a virtual one with nested VT-x.
+//! Machines to run the system on: emulated, or a virtual one with nested virtualization.
 
 mod bochs;
 mod children;
+mod choice;
+mod log;
+mod monitor;
+mod probe;
 mod qemu;
+mod specification;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::thread;
@@ -14,132 +19,20 @@ use std::time::{Duration, Instant};
 
 use miette::{IntoDiagnostic, Result, WrapErr, bail, miette};
 
-use crate::cli::{Firmware, MachineArguments, PlatformArgument};
 use crate::files;
 use crate::image::Packed;
-use crate::units::show_size;
 use crate::workspace::Workspace;
 
-pub use bochs::DEFAULT_CPU as DEFAULT_BOCHS_CPU;
-
-/// What runs the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Platform {
-    /// Bochs, which emulates VT-x.
-    Bochs,
-    /// QEMU, with the host's VT-x nested.
-    QemuKvm,
-    /// QEMU emulating, without VT-x.
-    QemuTcg,
-}
-
-/// How emulated time passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// As fast as the host can: idle time is skipped. For tests.
-    Fast,
-    /// Not faster than the clock on the wall. For people.
-    Wall,
-}
-
-/// A machine to start.
-#[derive(Clone, Debug)]
-pub struct Specification {
-    /// What runs it.
-    pub platform: Platform,
-    /// Processor model, in the platform's words.
-    pub cpu: Option<String>,
-    /// Processors.
-    pub cpus: u32,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// What boots it.
-    pub firmware: Firmware,
-    /// Whether to load the kernel without firmware.
-    pub direct: bool,
-    /// How its time passes.
-    pub pace: Pace,
-}
-
-impl Specification {
-    /// What the command line asks for, with the platform chosen, and the reason for the choice.
-    ///
-    /// # Errors
-    /// A combination that does not exist.
-    pub fn choose(arguments: &MachineArguments, pace: Pace) -> Result<(Self, String)> {
-        let uefi = arguments.firmware == Firmware::Uefi;
-        let needs_qemu = uefi || arguments.direct;
-        let (platform, reason) = match arguments.platform {
-            PlatformArgument::Bochs => (Platform::Bochs, "as asked".to_owned()),
-            PlatformArgument::QemuTcg => (Platform::QemuTcg, "as asked; it has no VT-x".to_owned()),
-            PlatformArgument::QemuKvm => {
-                qemu::nested_vtx().map_err(|reason| {
-                    miette!(help = "use --platform bochs", "qemu-kvm does not work here: {reason}")
-                })?;
-                (Platform::QemuKvm, "as asked".to_owned())
-            }
-            PlatformArgument::Auto => match qemu::nested_vtx() {
-                Ok(()) => (Platform::QemuKvm, "this host offers nested VT-x".to_owned()),
-                Err(reason) if needs_qemu => {
-                    (Platform::QemuTcg, format!("{reason}; without VT-x the kernel will refuse"))
-                }
-                Err(reason) => (Platform::Bochs, reason),
-            },
-        };
-        let specification = Self {
-            platform,
-            cpu: arguments.cpu.clone(),
-            cpus: arguments.cpus,
-            memory: arguments.memory,
-            firmware: arguments.firmware,
-            direct: arguments.direct,
-            pace,
-        };
-        specification.check()?;
-        Ok((specification, reason))
-    }
-
-    /// Whether the platform can do that.
-    ///
-    /// # Errors
-    /// What it cannot do.
-    pub fn check(&self) -> Result<()> {
-        if self.platform == Platform::Bochs && self.firmware == Firmware::Uefi {
-            bail!(help = "use --platform qemu-kvm or qemu-tcg", "Bochs has no UEFI firmware");
-        }
-        if self.platform == Platform::Bochs && self.direct {
-            bail!(help = "use --platform qemu-kvm or qemu-tcg", "Bochs has no direct boot");
-        }
-        if !self.memory.is_multiple_of(1 << 20) || self.memory < 32 << 20 {
-            bail!("a machine has whole MiB of memory, and no less than 32");
-        }
-        Ok(())
-    }
-
-    /// One line for people.
-    pub fn summary(&self) -> String {
-        let (name, cpu) = match self.platform {
-            Platform::Bochs => ("Bochs", self.cpu.as_deref().unwrap_or(bochs::DEFAULT_CPU)),
-            Platform::QemuKvm => ("QEMU with KVM", self.cpu.as_deref().unwrap_or("host")),
-            Platform::QemuTcg => ("QEMU emulating", self.cpu.as_deref().unwrap_or("max")),
-        };
-        let plural = if self.cpus == 1 { "" } else { "s" };
-        let memory = show_size(self.memory);
-        let firmware = match (self.direct, self.firmware) {
-            (true, _) => "direct boot",
-            (false, Firmware::Bios) => "BIOS",
-            (false, Firmware::Uefi) => "UEFI",
-        };
-        format!("{name}, {cpu}, {} CPU{plural}, {memory}, {firmware}", self.cpus)
-    }
-}
+pub use choice::choose;
+pub use specification::{Extension, Pace, Platform, Specification};
 
 /// A running machine. It ends with this value.
 #[derive(Debug)]
 pub struct Machine {
     child: children::Bound,
     serial: TcpStream,
+    monitor: Option<monitor::Monitor>,
+    screenshot: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -158,29 +51,72 @@ impl Machine {
         folder: &Path,
     ) -> Result<Self> {
         files::fresh_folder(folder)?;
-        // The emulator connects to us, not we to it: that way no port number has to be guessed.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).into_diagnostic()?;
-        let port = listener.local_addr().into_diagnostic()?.port();
-        let (command, log) = match specification.platform {
-            Platform::Bochs => bochs::command(workspace, specification, packed, folder, port)?,
+        let console = Listener::new()?;
+        let screenshot = specification.screenshot.clone();
+        let monitor =
+            (specification.gdb || screenshot.is_some()).then(Listener::new).transpose()?;
+        let command = match specification.platform {
+            Platform::Bochs => {
+                bochs::command(workspace, specification, packed, folder, console.port)?
+            }
             Platform::QemuKvm | Platform::QemuTcg => {
-                qemu::command(specification, packed, folder, port)?
+                let monitor = monitor.as_ref().map(|listener| listener.port);
+                let ports = qemu::Ports { console: console.port, monitor };
+                qemu::command(workspace, specification, packed, folder, ports)?
             }
         };
         let name = command.get_program().to_string_lossy().into_owned();
-        let output = folder.join("emulator.out");
-        let said = File::create(&output).into_diagnostic()?;
-        let mut child = children::Bound::start(&command, said)
+        let log = folder.join("emulator.log");
+        let mut child = children::Bound::start(&command, log.clone())
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot start {name}"))?;
-        let serial = accept(&listener, &mut child)
-            .map_err(|error| miette!(help = tail(&output), "{name} did not start: {error}"))?;
-        Ok(Self { child, serial, log })
+        let connected = monitor
+            .map(|listener| listener.accept(&mut child))
+            .transpose()
+            .and_then(|monitor| Ok((monitor, console.accept(&mut child)?)));
+        let (monitor, serial) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                child.stop();
+                bail!(help = tail(&log), "{name} did not start: {error}");
+            }
+        };
+        let monitor = monitor
+            .map(|stream| monitor::Monitor::greet(stream, screenshot.clone()))
+            .transpose()?;
+        Ok(Self { child, serial, monitor, screenshot, log })
     }
 
     /// Its serial port; reading ends when the machine does.
     pub fn serial(&self) -> Result<TcpStream> {
         self.serial.try_clone().into_diagnostic()
+    }
+
+    /// Where it waits for gdb.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn gdb(&self) -> Result<SocketAddr> {
+        self.monitor.as_ref().ok_or_else(|| miette!("this machine has no gdb stub"))?.gdb()
+    }
+
+    /// Takes the picture of the screen, if one is wanted, and gives its place. A machine that has
+    /// ended by itself has taken it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn take_screenshot(&mut self) -> Result<Option<&Path>> {
+        let Some(file) = &self.screenshot else { return Ok(None) };
+        let failure = match &self.monitor {
+            Some(monitor) if self.child.ended().is_none() => monitor.screenshot(file).err(),
+            _ => None,
+        };
+        match failure {
+            // It may have ended just now.
+            Some(report) if !file.is_file() => Err(report),
+            None if !file.is_file() => bail!("the machine ended too early for a screenshot"),
+            _ => Ok(Some(file)),
+        }
     }
 
     /// Whether it has ended, and how.
@@ -199,26 +135,41 @@ impl Machine {
     }
 }
 
-fn accept(listener: &TcpListener, child: &mut children::Bound) -> io::Result<TcpStream> {
-    listener.set_nonblocking(true)?;
-    let deadline = Instant::now() + CONNECT_TIME;
-    loop {
-        match listener.accept() {
-            Ok((serial, _)) => {
-                serial.set_nonblocking(false)?;
-                serial.set_nodelay(true)?;
-                return Ok(serial);
+/// Where an emulator connects to us.
+struct Listener {
+    socket: TcpListener,
+    port: u16,
+}
+
+impl Listener {
+    fn new() -> Result<Self> {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).into_diagnostic()?;
+        let port = socket.local_addr().into_diagnostic()?.port();
+        Ok(Self { socket, port })
+    }
+
+    /// Waits for the emulator.
+    fn accept(self, child: &mut children::Bound) -> io::Result<TcpStream> {
+        self.socket.set_nonblocking(true)?;
+        let deadline = Instant::now() + CONNECT_TIME;
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            if let Some(status) = child.ended() {
+                return Err(io::Error::other(format!("it ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("it did not connect to its console"));
+            }
+            thread::sleep(Duration::from_millis(5));
         }
-        if let Some(status) = child.ended() {
-            return Err(io::Error::other(format!("it ended with {status}")));
-        }
-        if Instant::now() > deadline {
-            return Err(io::Error::other("it did not connect its serial port"));
-        }
-        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -229,35 +180,4 @@ pub fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn arguments(platform: PlatformArgument, firmware: Firmware, direct: bool) -> MachineArguments {
-        MachineArguments { platform, cpu: None, cpus: 1, memory: 1 << 30, firmware, direct }
-    }
-
-    #[test]
-    fn bochs_is_refused_what_it_cannot_do() {
-        let choose = |firmware, direct| {
-            Specification::choose(&arguments(PlatformArgument::Bochs, firmware, direct), Pace::Fast)
-        };
-        assert!(choose(Firmware::Bios, false).is_ok());
-        assert!(choose(Firmware::Uefi, false).is_err());
-        assert!(choose(Firmware::Bios, true).is_err());
-    }
-
-    #[test]
-    fn auto_finds_a_platform_for_every_firmware() {
-        for (firmware, direct) in
-            [(Firmware::Bios, false), (Firmware::Uefi, false), (Firmware::Bios, true)]
-        {
-            let arguments = arguments(PlatformArgument::Auto, firmware, direct);
-            let (specification, reason) = Specification::choose(&arguments, Pace::Fast).unwrap();
-            assert!(!reason.is_empty());
-            assert!(specification.platform != Platform::Bochs || firmware == Firmware::Bios);
-        }
-    }
 }

@@ -1,81 +1,169 @@
-//! QEMU: on a host with nested VT-x the fastest platform; without, good for the boot path.
+//! QEMU: with the host's nested virtualization where there is some, and with its own AMD-V
+//! everywhere.
+//!
+//! Choices that are not obvious:
+//! * Serial port and monitor are sockets that QEMU connects to us, not we to it: that way no port
+//!   number has to be guessed.
+//! * Where instructions are counted, one takes a nanosecond of emulated time, and idle time is
+//!   skipped: the time-stamp counter then runs at 1 GHz, and a run repeats exactly.
+//! * Who wants a picture of the screen at the end needs the screen after the end: the machine is
+//!   then kept, stopped, when it turns itself off.
 
-use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use miette::{Result, miette};
 
-use super::{Platform, Specification};
+use super::specification::{Extension, Pace, Platform, Specification};
 use crate::cli::Firmware;
 use crate::files;
 use crate::image::Packed;
+use crate::workspace::Workspace;
 
-/// Where Debian keeps OVMF: code, and the template of its variables.
-const OVMF: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-];
+/// The model with all that QEMU can emulate.
+pub const DEFAULT_CPU: &str = "max";
 
-/// Whether this host gives its virtual machines VT-x.
-///
-/// # Errors
-/// Why not, for people.
-pub fn nested_vtx() -> std::result::Result<(), String> {
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        return Err(format!("/dev/kvm cannot be used ({error})"));
-    }
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    if !flags.split_whitespace().any(|flag| flag == "vmx") {
-        return Err("this host's processor has no VT-x".into());
-    }
-    match fs::read_to_string("/sys/module/kvm_intel/parameters/nested") {
-        Ok(text) if matches!(text.trim(), "Y" | "1") => Ok(()),
-        Ok(_) => Err("this host's KVM does not nest (kvm_intel.nested is off)".into()),
-        Err(_) => Err("this host's KVM does not say that it nests VT-x".into()),
-    }
+/// OVMF in a folder: code, and the template of its variables.
+const OVMF: [(&str, &str); 2] =
+    [("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")];
+
+/// Where we listen, for QEMU to connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The serial console.
+    pub console: u16,
+    /// The monitor, if there is to be one.
+    pub monitor: Option<u16>,
 }
 
-/// The command that starts it, and where it logs.
+/// The QEMU that `scripts/setup` chose.
+pub fn program(workspace: &Workspace) -> PathBuf {
+    workspace.tools.join("bin/qemu-system-x86_64")
+}
+
+/// The command that starts it.
+///
+/// # Errors
+/// When there is no firmware for it.
 pub fn command(
+    workspace: &Workspace,
     specification: &Specification,
     packed: &Packed,
     folder: &Path,
-    port: u16,
-) -> Result<(Command, PathBuf)> {
-    let log = folder.join("emulator.out");
-    let mut command = Command::new("qemu-system-x86_64");
+    ports: Ports,
+) -> Result<Command> {
+    let mut command = Command::new(program(workspace));
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"])
-        .args(["-no-reboot", "-d", "cpu_reset,guest_errors", "-D", "qemu-cpu.log"])
+        .args(["-no-reboot", "-d", "cpu_reset,guest_errors"])
         .args(["-m", &format!("{}M", specification.memory >> 20)])
         .args(["-smp", &specification.cpus.to_string()])
-        .args(["-chardev", &format!("socket,id=console,host=127.0.0.1,port={port}")])
+        .args(["-chardev", &socket("console", ports.console)])
         .args(["-serial", "chardev:console"])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+        .args(["-machine", "q35", "-accel", accelerator(specification.platform)])
+        .args(["-cpu", &cpu(specification)])
         .current_dir(folder);
-    let (accelerator, default_cpu) = match specification.platform {
-        Platform::QemuKvm => ("kvm", "host"),
-        Platform::QemuTcg | Platform::Bochs => ("tcg", "max"),
-    };
-    let cpu = specification.cpu.as_deref().unwrap_or(default_cpu);
-    command.args(["-machine", "q35", "-accel", accelerator, "-cpu", cpu]);
+    if let Some(port) = ports.monitor {
+        command.args(["-chardev", &socket("monitor", port)]);
+        command.args(["-mon", "chardev=monitor,mode=control"]);
+    }
+    if specification.pace == Pace::Counted {
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
+    if specification.screenshot.is_some() {
+        command.arg("-no-shutdown");
+    } else {
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    }
+    if specification.gdb {
+        // Port 0: any that is free. The monitor tells which.
+        command.args(["-S", "-gdb", "chardev:gdb"]);
+        command.args(["-chardev", "socket,id=gdb,host=127.0.0.1,port=0,server=on,wait=off"]);
+    }
     if specification.direct {
         command.arg("-kernel").arg(&packed.loader).arg("-initrd").arg(&packed.direct_bundle);
-        return Ok((command, log));
+        return Ok(command);
     }
     if specification.firmware == Firmware::Uefi {
-        let (code, variables) =
-            OVMF.iter().find(|(code, _)| Path::new(code).is_file()).ok_or_else(|| {
-                miette!(help = "run scripts/setup", "there is no UEFI firmware for QEMU (ovmf)")
-            })?;
-        files::copy(Path::new(variables), &folder.join("variables.fd"))?;
+        let (code, variables) = ovmf(workspace).ok_or_else(|| {
+            miette!(help = "run scripts/setup", "there is no UEFI firmware for QEMU (ovmf)")
+        })?;
+        files::copy(&variables, &folder.join("variables.fd"))?;
+        let code = code.display();
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
         command.args(["-drive", "if=pflash,format=raw,file=variables.fd"]);
     }
     files::link(&packed.image, &folder.join("image.iso"))?;
     command.args(["-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file=image.iso"]);
     command.args(["-device", "ide-cd,drive=cd,bootindex=0"]);
-    Ok((command, log))
+    Ok(command)
+}
+
+/// What runs the instructions.
+pub const fn accelerator(platform: Platform) -> &'static str {
+    match platform {
+        Platform::QemuKvm => "kvm",
+        Platform::QemuTcg | Platform::Bochs => "tcg",
+    }
+}
+
+fn socket(id: &str, port: u16) -> String {
+    format!("socket,id={id},host=127.0.0.1,port={port}")
+}
+
+fn ovmf(workspace: &Workspace) -> Option<(PathBuf, PathBuf)> {
+    let folders = [workspace.tools.join("qemu/usr/share/OVMF"), "/usr/share/OVMF".into()];
+    folders
+        .iter()
+        .flat_map(|folder| OVMF.map(|(code, vars)| (folder.join(code), folder.join(vars))))
+        .find(|(code, variables)| code.is_file() && variables.is_file())
+}
+
+/// The processor as QEMU wants it. Only some of its models come with AMD-V, so that is added
+/// unless the user has said something about it. With KVM the host's models have what there is.
+fn cpu(specification: &Specification) -> String {
+    let cpu = specification.cpu.as_deref().unwrap_or(specification.platform.default_cpu());
+    let mut cpu = cpu.to_owned();
+    if specification.platform.extension() == Some(Extension::AmdV) {
+        for feature in ["svm", "npt"] {
+            if !mentions(&cpu, feature) {
+                cpu += &format!(",+{feature}");
+            }
+        }
+    }
+    cpu
+}
+
+/// Whether a list such as `max,+svm,npt=off` says something about a feature.
+fn mentions(cpu: &str, feature: &str) -> bool {
+    cpu.split(',').skip(1).any(|property| {
+        let name = property.trim_start_matches(['+', '-']);
+        name.split('=').next() == Some(feature)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(platform: Platform, cpu: Option<&str>) -> String {
+        let usual = Specification::usual(platform, Pace::Fast);
+        super::cpu(&Specification { cpu: cpu.map(str::to_owned), ..usual })
+    }
+
+    #[test]
+    fn amd_v_is_added_unless_the_user_has_said_something_about_it() {
+        for (said, expected) in [
+            (None, "max,+svm,+npt"),
+            (Some("EPYC"), "EPYC,+svm,+npt"),
+            (Some("max,-svm"), "max,-svm,+npt"),
+            (Some("max,svm=off,npt=off"), "max,svm=off,npt=off"),
+            (Some("max,+svm,-npt"), "max,+svm,-npt"),
+            (Some("max,-svm-lock"), "max,-svm-lock,+svm,+npt"),
+        ] {
+            assert_eq!(given(Platform::QemuTcg, said), expected);
+        }
+        assert_eq!(given(Platform::QemuKvm, None), "host");
+        assert_eq!(given(Platform::QemuKvm, Some("max,-avx")), "max,-avx");
+    }
 }

@@ -11,9 +11,9 @@ use crate::say;
 use crate::workspace::Workspace;
 
 /// Lines of code that the kernel may have, without tests, comments and blank lines.
-const KERNEL_LINES: usize = 8_000;
+const KERNEL_LINES: usize = 10_000;
 /// Bytes of instructions that the kernel may have.
-const KERNEL_TEXT: u64 = 96 << 10;
+const KERNEL_TEXT: u64 = 128 << 10;
 
 type Action = Box<dyn Fn() -> Result<()>>;
 
@@ -61,9 +61,10 @@ impl Check {
         say::step(format!("check {}", self.name));
         let outcome = (self.action)();
         if let Err(report) = &outcome {
-            eprintln!("{report:?}");
+            say::error(format!("{report:?}"));
         }
-        println!("check {} ... {}", self.name, if outcome.is_ok() { "ok" } else { "FAILED" });
+        let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+        say::line(format!("check {} ... {verdict}", self.name));
         outcome.is_ok()
     }
 }
@@ -81,7 +82,7 @@ fn kernel_size(workspace: &Workspace) -> Result<()> {
     count_folder(&workspace.root.join("hypervisor"), &mut lines)?;
     let built = compile::build(workspace)?;
     let text = text_bytes(&built.with_symbols("hypervisor"))?;
-    println!("kernel: {lines} lines of code, {text} bytes of text");
+    say::line(format!("kernel: {lines} lines of code, {text} bytes of text"));
     if lines > KERNEL_LINES || text > KERNEL_TEXT {
         bail!("the kernel may have {KERNEL_LINES} lines of code and {KERNEL_TEXT} bytes of text");
     }
@@ -106,8 +107,9 @@ fn count_folder(folder: &Path, lines: &mut usize) -> Result<()> {
 /// Lines that are neither blank nor comment, up to the tests that end a file.
 fn code_lines(text: &str) -> usize {
     text.lines()
-        .map(str::trim)
+        // Indented, it is on one item of something else.
         .take_while(|line| *line != "#[cfg(test)]")
+        .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("//"))
         .count()
 }

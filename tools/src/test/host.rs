@@ -37,7 +37,7 @@ fn run_cargo(workspace: &Workspace, arguments: &[&str]) -> Tally {
             tally
         }
         Err(report) => {
-            eprintln!("{report:?}");
+            say::error(format!("{report:?}"));
             Tally { passed: 0, failed: 1 }
         }
     }
@@ -56,7 +56,7 @@ fn stream(workspace: &Workspace, arguments: &[&str]) -> Result<(Tally, bool)> {
     for line in BufReader::new(output).split(b'\n') {
         let line = line.into_diagnostic()?;
         let line = String::from_utf8_lossy(&line);
-        println!("{line}");
+        say::line(&line);
         if let Some(result) = parse(&line) {
             tally.add(result);
         }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod host;
+mod place;
 mod system;
 mod table;
 
@@ -49,13 +50,13 @@ pub fn command(workspace: &Workspace, arguments: &TestArguments) -> Result<ExitC
     let tests = table::read(workspace)?.into_iter().filter(|t| wanted(&t.name)).collect::<Vec<_>>();
     if arguments.list {
         for check in &checks {
-            println!("{}", check.name);
+            say::line(check.name);
         }
         if host {
-            println!("{}", host::NAME);
+            say::line(host::NAME);
         }
         for test in &tests {
-            println!("{}", test.name);
+            say::line(&test.name);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -73,7 +74,7 @@ pub fn command(workspace: &Workspace, arguments: &TestArguments) -> Result<ExitC
     if tally == Tally::default() {
         say::step("there is no such test; --list names them all");
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    say::line(format!("{} passed, {} failed", tally.passed, tally.failed));
     let good = tally.failed == 0 && tally.passed > 0;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

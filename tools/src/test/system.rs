@@ -15,9 +15,10 @@ use miette::{IntoDiagnostic, Result, bail, miette};
 use regex::bytes::Regex;
 
 use super::Tally;
-use super::table::{Step, SystemTest, paste_text};
+use super::table::{self, Step, paste_text};
 use crate::compile;
 use crate::expect::{Failure, Session};
+use crate::gdb::Remote;
 use crate::image::{self, Packed};
 use crate::machine::{self, Machine};
 use crate::manifest::Manifest;
@@ -31,25 +32,25 @@ const SHOWN: usize = 40;
 type Images = BTreeMap<PathBuf, Option<Packed>>;
 
 /// Runs the tests, several at a time.
-pub fn run(workspace: &Workspace, tests: &[SystemTest], jobs: Option<u16>) -> Tally {
-    let images = match build(workspace, tests) {
+pub fn run(workspace: &Workspace, runs: &[table::Run], jobs: Option<u16>) -> Tally {
+    let images = match build(workspace, runs) {
         Ok(images) => images,
         Err(report) => {
-            eprintln!("{report:?}");
-            println!("system tests ... FAILED: nothing to boot");
-            return Tally { passed: 0, failed: tests.len() };
+            say::error(format!("{report:?}"));
+            say::line("system tests ... FAILED: nothing to boot");
+            return Tally { passed: 0, failed: runs.len() };
         }
     };
     let jobs =
         jobs.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
-    say::step(format!("{} system tests, {} at a time", tests.len(), jobs.min(tests.len())));
+    say::step(format!("{} system tests, {} at a time", runs.len(), jobs.min(runs.len())));
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     thread::scope(|scope| {
-        for _ in 0..jobs.min(tests.len()) {
+        for _ in 0..jobs.min(runs.len()) {
             scope.spawn(|| {
-                while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let passed = run_one(workspace, &images, test);
+                while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let passed = run_one(workspace, &images, run);
                     tally.lock().unwrap_or_else(|error| error.into_inner()).count(passed);
                 }
             });
@@ -58,11 +59,11 @@ pub fn run(workspace: &Workspace, tests: &[SystemTest], jobs: Option<u16>) -> Ta
     tally.into_inner().unwrap_or_else(|error| error.into_inner())
 }
 
-fn build(workspace: &Workspace, tests: &[SystemTest]) -> Result<Images> {
+fn build(workspace: &Workspace, runs: &[table::Run]) -> Result<Images> {
     let built = compile::build(workspace)?;
     let mut images = Images::new();
     let mut names = BTreeSet::new();
-    for test in tests {
+    for test in runs.iter().map(|run| &run.test) {
         if images.contains_key(&test.manifest) {
             continue;
         }
@@ -75,32 +76,32 @@ fn build(workspace: &Workspace, tests: &[SystemTest]) -> Result<Images> {
                 }
                 image::pack(workspace, &built, &manifest)
             })
-            .inspect_err(|report| eprintln!("{report:?}"));
+            .inspect_err(|report| say::error(format!("{report:?}")));
         images.insert(test.manifest.clone(), packed.ok());
     }
     Ok(images)
 }
 
-fn run_one(workspace: &Workspace, images: &Images, test: &SystemTest) -> bool {
+fn run_one(workspace: &Workspace, images: &Images, run: &table::Run) -> bool {
     let start = Instant::now();
-    let folder = workspace.target.join("tests").join(&test.name);
-    let outcome = match images.get(&test.manifest).and_then(Option::as_ref) {
-        Some(packed) => attempt(workspace, packed, test, &folder),
-        None => Err(format!("{} cannot be packed", test.manifest.display())),
+    let folder = workspace.target.join("tests").join(&run.folder);
+    let outcome = match images.get(&run.test.manifest).and_then(Option::as_ref) {
+        Some(packed) => attempt(workspace, packed, run, &folder),
+        None => Err(format!("{} cannot be packed", run.test.manifest.display())),
     };
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
-            println!("system test {} ... ok ({seconds:.1} s)", test.name);
+            say::line(format!("system test {} ... ok ({seconds:.1} s)", run.name));
             true
         }
         Err(why) => {
             // One string, so that tests that run at the same time do not mix their words.
             let folder = workspace.short(&folder);
-            println!(
+            say::line(format!(
                 "system test {} ... FAILED ({seconds:.1} s)\n{why}\nlogs: {folder}",
-                test.name
-            );
+                run.name
+            ));
             false
         }
     }
@@ -109,15 +110,15 @@ fn run_one(workspace: &Workspace, images: &Images, test: &SystemTest) -> bool {
 fn attempt(
     workspace: &Workspace,
     packed: &Packed,
-    test: &SystemTest,
+    run: &table::Run,
     folder: &Path,
 ) -> std::result::Result<(), String> {
-    let deadline = Instant::now() + Duration::from_secs(test.timeout);
+    let deadline = Instant::now() + Duration::from_secs(run.test.timeout);
     let mut session =
-        start(workspace, packed, test, folder).map_err(|report| format!("{report:?}"))?;
+        start(workspace, packed, run, folder).map_err(|report| format!("{report:?}"))?;
     let mut pasted = Vec::new();
-    for step in &test.steps {
-        take_step(&mut session, step, &mut pasted, deadline).map_err(|why| {
+    for step in &run.test.steps {
+        take_step(&mut session, step, &mut pasted, packed.entry, deadline).map_err(|why| {
             let console = session.transcript.tail(SHOWN);
             let emulator = machine::tail(session.machine().log());
             format!("{why}\n--- console\n{console}\n--- emulator\n{emulator}\n---")
@@ -129,18 +130,19 @@ fn attempt(
 fn start(
     workspace: &Workspace,
     packed: &Packed,
-    test: &SystemTest,
+    run: &table::Run,
     folder: &Path,
 ) -> Result<Session> {
-    let machine = Machine::start(workspace, &test.specification(), packed, folder)?;
+    let machine = Machine::start(workspace, &run.specification, packed, folder)?;
     let log = File::create(folder.join("console.log")).into_diagnostic()?;
-    Session::new(machine, Some(log), false, test.forbid.clone())
+    Session::new(machine, Some(log), false, run.test.forbid.clone())
 }
 
 fn take_step(
     session: &mut Session,
     step: &Step,
     pasted: &mut Vec<u8>,
+    entry: u64,
     deadline: Instant,
 ) -> std::result::Result<(), String> {
     let send = |session: &mut Session, text: &[u8]| {
@@ -158,10 +160,19 @@ fn take_step(
             let expression = Regex::new(&sum).map_err(|error| error.to_string())?;
             expect(session, &expression, deadline)
         }
+        Step::BreakAtEntry => {
+            break_at(session, entry, deadline).map_err(|report| report.to_string())
+        }
         Step::End => session
             .expect_end(deadline)
             .map_err(|failure| explain(&failure, "the machine to stop by itself")),
     }
+}
+
+fn break_at(session: &Session, address: u64, deadline: Instant) -> Result<()> {
+    let mut gdb = Remote::connect(session.machine().gdb()?, deadline)?;
+    gdb.run_to(address)?;
+    gdb.detach()
 }
 
 fn expect(

@@ -2,27 +2,27 @@
 
 use std::path::PathBuf;
 
-use miette::{LabeledSpan, NamedSource, Result, miette};
+use miette::{LabeledSpan, NamedSource, Result, bail, miette};
 use regex::bytes::Regex;
 use serde::{Deserialize, Deserializer};
 
+use super::place::{Place, both_extensions};
 use crate::cli::Firmware;
 use crate::files;
-use crate::machine::{Pace, Platform, Specification};
+use crate::machine::{Pace, Specification};
 use crate::units::Size;
 use crate::workspace::Workspace;
 
-/// One system test.
+/// One system test, and where it runs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SystemTest {
-    /// Unique.
-    pub name: String,
+    name: String,
     /// The system, from the root of the checkout.
     pub manifest: PathBuf,
-    #[serde(default = "bochs")]
-    platform: Platform,
-    cpu: Option<String>,
+    #[serde(default = "Place::usual")]
+    platforms: Vec<Place>,
+    reason: Option<String>,
     #[serde(default = "one")]
     cpus: u32,
     #[serde(default = "a_gigabyte")]
@@ -31,6 +31,8 @@ pub struct SystemTest {
     firmware: Firmware,
     #[serde(default)]
     direct: bool,
+    #[serde(default)]
+    gdb: bool,
     /// Seconds of wall time for all of it.
     pub timeout: u64,
     /// What fails the test as soon as it appears.
@@ -38,6 +40,19 @@ pub struct SystemTest {
     pub forbid: Option<Regex>,
     /// What happens, in order.
     pub steps: Vec<Step>,
+}
+
+/// A test in one of its places.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The name of the test, and where it runs: unique.
+    pub name: String,
+    /// A name for its files.
+    pub folder: String,
+    /// The test.
+    pub test: SystemTest,
+    /// The machine it runs on.
+    pub specification: Specification,
 }
 
 /// One step of a test.
@@ -53,12 +68,11 @@ pub enum Step {
     Paste(usize),
     /// Wait until the MD5 sum of the last paste appears.
     Md5,
+    /// Through gdb's protocol: run to the hypervisor's first instruction, stop there, and go on.
+    #[serde(rename = "break-at-entry")]
+    BreakAtEntry,
     /// Wait until the machine has stopped by itself.
     End,
-}
-
-fn bochs() -> Platform {
-    Platform::Bochs
 }
 
 fn one() -> u32 {
@@ -88,16 +102,16 @@ struct Table {
     test: Vec<SystemTest>,
 }
 
-/// The table of the checkout.
+/// The table of the checkout: each test once for each place it runs in.
 ///
 /// # Errors
 /// What is wrong with it, and where.
-pub fn read(workspace: &Workspace) -> Result<Vec<SystemTest>> {
+pub fn read(workspace: &Workspace) -> Result<Vec<Run>> {
     let path = workspace.root.join("tests/system.toml");
     parse(&workspace.short(&path), files::read_text(&path)?)
 }
 
-fn parse(title: &str, text: String) -> Result<Vec<SystemTest>> {
+fn parse(title: &str, text: String) -> Result<Vec<Run>> {
     let table: Table = match toml::from_str(&text) {
         Ok(table) => table,
         Err(error) => {
@@ -107,29 +121,59 @@ fn parse(title: &str, text: String) -> Result<Vec<SystemTest>> {
                 .with_source_code(NamedSource::new(title, text)));
         }
     };
-    for (index, test) in table.test.iter().enumerate() {
-        if table.test[..index].iter().any(|earlier| earlier.name == test.name) {
-            return Err(miette!("{title}: two tests named {:?}", test.name));
+    let mut runs: Vec<Run> = Vec::new();
+    for test in table.test {
+        if runs.iter().any(|earlier| earlier.test.name == test.name) {
+            bail!("{title}: two tests named {:?}", test.name);
         }
-        if !test.steps.iter().any(|step| matches!(step, Step::Expect(_) | Step::Md5)) {
-            return Err(miette!("{title}: {:?} expects nothing, so it cannot fail", test.name));
+        test.check().map_err(|why| miette!("{title}: {:?} {why}", test.name))?;
+        for place in &test.platforms {
+            let run = test.run(place);
+            run.specification.check()?;
+            runs.push(run);
         }
-        test.specification().check()?;
     }
-    Ok(table.test)
+    Ok(runs)
 }
 
 impl SystemTest {
-    /// The machine it runs on.
-    pub fn specification(&self) -> Specification {
-        Specification {
-            platform: self.platform,
-            cpu: self.cpu.clone(),
+    /// Whether the test makes sense.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        let fails = |step: &Step| matches!(step, Step::Expect(_) | Step::Md5);
+        if !self.steps.iter().any(fails) {
+            return Err("expects nothing, so it cannot fail");
+        }
+        if self.steps.iter().any(|step| matches!(step, Step::BreakAtEntry)) != self.gdb {
+            return Err("has to say gdb = true and have a step \"break-at-entry\", or neither");
+        }
+        for (index, place) in self.platforms.iter().enumerate() {
+            if self.platforms[..index].contains(place) {
+                return Err("names a platform twice");
+            }
+        }
+        let reasoned = self.reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
+        match (both_extensions(&self.platforms), reasoned) {
+            (false, false) => Err("does not run on both VT-x and AMD-V, and gives no reason"),
+            (true, true) => Err("runs on both VT-x and AMD-V, and gives a reason why not"),
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, place: &Place) -> Run {
+        let specification = Specification {
+            cpu: Some(place.cpu.clone()),
             cpus: self.cpus,
             memory: self.memory.0,
             firmware: self.firmware,
             direct: self.direct,
-            pace: Pace::Fast,
+            gdb: self.gdb,
+            ..Specification::usual(place.platform, Pace::Fast)
+        };
+        Run {
+            name: format!("{} [{place}]", self.name),
+            folder: format!("{}.{}", self.name, place.file_name()),
+            test: self.clone(),
+            specification,
         }
     }
 }
@@ -158,12 +202,13 @@ pub fn paste_text(length: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Platform;
 
     const GOOD: &str = r#"
         [[test]]
         name = "a"
         manifest = "guests/demo.toml"
-        cpu = "corei5_arrandale_m520"
+        platforms = ["bochs corei5_arrandale_m520", "qemu-tcg max"]
         timeout = 10
         forbid = "panic"
         steps = [
@@ -177,12 +222,16 @@ mod tests {
 
     #[test]
     fn a_test_has_its_machine_and_its_steps() {
-        let tests = parse("t", GOOD.to_owned()).unwrap();
-        let [test] = tests.as_slice() else { panic!("not one") };
-        let specification = test.specification();
+        let runs = parse("t", GOOD.to_owned()).unwrap();
+        let [on_bochs, on_qemu] = runs.as_slice() else { panic!("not two") };
+        assert_eq!(on_bochs.name, "a [VT-x: bochs corei5_arrandale_m520]");
+        assert_eq!(on_qemu.name, "a [AMD-V: qemu-tcg max]");
+        assert_ne!(on_bochs.folder, on_qemu.folder);
+        let specification = &on_bochs.specification;
         assert_eq!(specification.platform, Platform::Bochs);
         assert_eq!(specification.cpu.as_deref(), Some("corei5_arrandale_m520"));
         assert_eq!(specification.memory, 1 << 30);
+        let test = &on_bochs.test;
         let [Step::Expect(prompt), Step::Send(text), Step::Paste(65536), Step::Md5, _] =
             test.steps.as_slice()
         else {
@@ -200,7 +249,14 @@ mod tests {
             ("timeout = 10", "timeout = 10\nspeed = 1", "unknown field `speed`"),
             ("expect = \"^ferrite# $\"", "expect = \"[\"", "regex parse error"),
             ("\"end\"", "\"finish\"", "unknown variant"),
-            ("cpu =", "firmware = \"uefi\"\ncpu =", "Bochs has no UEFI"),
+            ("timeout", "firmware = \"uefi\"\ntimeout", "Bochs has no UEFI"),
+            ("timeout", "gdb = true\ntimeout", "break-at-entry"),
+            ("\"end\"", "\"break-at-entry\"", "gdb = true"),
+            (", \"qemu-tcg max\"", "", "gives no reason"),
+            (", \"qemu-tcg max\"]", "]\nreason = \" \"", "gives no reason"),
+            ("timeout", "reason = \"none\"\ntimeout", "gives a reason why not"),
+            ("qemu-tcg max", "bochs corei5_arrandale_m520", "twice"),
+            ("qemu-tcg max", "qemu-kvm host", "not a platform for tests"),
             ("{ expect = \"^ferrite# $\" },", "", ""),
         ] {
             let mut text = GOOD.replace(from, to);
@@ -211,6 +267,8 @@ mod tests {
             assert!(report.contains(expected), "{report}");
         }
         assert!(parse("t", GOOD.repeat(2)).is_err());
+        let alone = GOOD.replace(", \"qemu-tcg max\"]", "]\nreason = \"it is about Bochs\"");
+        assert_eq!(parse("t", alone).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,13 +1,18 @@
-//! The pure part of the console service: who may write and who is typed to.
+//! The pure part of the console service: who may write and who is typed to, and what the screen
+//! shows.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`screen`] | merges the output of all clients into one stream |
+//! | [`output`] | merges the output of all clients into one stream |
+//! | [`terminal`] | what a terminal shows of that stream |
+//! | [`display`] | brings it onto the machine's screen |
 //! | [`keys`] | finds the escape key among what is typed |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod display;
 pub mod keys;
-pub mod screen;
+pub mod output;
+pub mod terminal;

@@ -1,4 +1,4 @@
-//! The service: moves bytes between the serial port and the clients.
+//! The service: moves bytes between the serial port and the clients, and shows them.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -6,8 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use console::display::Display;
 use console::keys::{Key, Keys};
-use console::screen::{Kind, Screen};
+use console::output::{Kind, Output};
 use protocol::console::{ConsoleChannel, INPUT, LOG, LogChannel, OUTPUT};
 use protocol::ring::{Consumer, Producer};
 use protocol::startup::Client;
@@ -17,7 +18,7 @@ use runtime::sm::Sm;
 use crate::uart::{FIFO, Uart};
 
 /// Bytes that may wait for the serial port before clients have to.
-const SCREEN: usize = 256;
+const WAITING: usize = 256;
 /// Bytes taken from a client at once.
 const CHUNK: usize = 64;
 /// Bytes taken from a client that ends no line before the next has a turn.
@@ -36,7 +37,8 @@ enum Stream {
 struct Source {
     stream: Stream,
     owner: Sm,
-    screen: usize,
+    /// Its number in the output.
+    number: usize,
     /// The sources that have their turn first: what a guest printed comes before what its monitor or the root task say of it.
     after: Range<usize>,
     /// Bytes that had been collected when this source first let others go first.
@@ -53,8 +55,9 @@ struct Reader {
 
 /// Everything.
 pub struct Service {
-    uart: Uart,
-    screen: Screen,
+    uart: Option<Uart>,
+    display: Option<Display<'static>>,
+    output: Output,
     sources: Vec<Source>,
     readers: Vec<Reader>,
     keys: Keys,
@@ -115,12 +118,13 @@ impl Reader {
 }
 
 impl Service {
-    /// Serves `clients` at the serial port.
-    pub fn new(uart: Uart, clients: &[Client]) -> Self {
+    /// Serves `clients` at the serial port and the screen.
+    pub fn new(uart: Option<Uart>, display: Option<Display<'static>>, clients: &[Client]) -> Self {
         let consoles = clients.iter().filter(|client| !client.console.is_empty()).count();
         let mut service = Self {
             uart,
-            screen: Screen::new(),
+            display,
+            output: Output::new(),
             sources: Vec::new(),
             readers: Vec::new(),
             keys: Keys::new(consoles),
@@ -130,7 +134,7 @@ impl Service {
             taken: 0,
             collected: 0,
         };
-        service.own = service.screen.add(Kind::Text, "console: ".into());
+        service.own = service.output.add(Kind::Text, "console: ".into());
         for client in clients {
             service.add(client, consoles > 1);
         }
@@ -152,18 +156,18 @@ impl Service {
         // SAFETY: the root task mapped the channel for reading and writing.
         if let Some(channel) = unsafe { shared::<LogChannel>(client.log) } {
             let prefix = if name.is_empty() { String::new() } else { format!("{name}: ") };
-            let screen = self.screen.add(Kind::Text, prefix);
+            let number = self.output.add(Kind::Text, prefix);
             let stream = Stream::Log(Consumer::new(&channel.text));
             let next = self.sources.len() + 1;
             let after = if client.console.is_empty() { 0..0 } else { next..next + 1 };
-            self.sources.push(Source { stream, owner, screen, after, since: None });
+            self.sources.push(Source { stream, owner, number, after, since: None });
         }
         // SAFETY: the root task mapped the channel for reading and writing.
         if let Some(channel) = unsafe { shared::<ConsoleChannel>(client.console) } {
             let prefix = if several { format!("{name}| ") } else { String::new() };
-            let screen = self.screen.add(Kind::Terminal, prefix);
+            let number = self.output.add(Kind::Terminal, prefix);
             let stream = Stream::Console(Consumer::new(&channel.output));
-            self.sources.push(Source { stream, owner, screen, after: 0..0, since: None });
+            self.sources.push(Source { stream, owner, number, after: 0..0, since: None });
             let input = Producer::new(&channel.input);
             let backlog = VecDeque::new();
             self.readers.push(Reader { name: name.into(), input, owner, backlog });
@@ -171,8 +175,8 @@ impl Service {
     }
 
     fn say(&mut self, line: &str) {
-        self.screen.write(self.own, line.as_bytes());
-        self.screen.write(self.own, b"\n");
+        self.output.write(self.own, line.as_bytes());
+        self.output.write(self.own, b"\n");
     }
 
     fn help(&mut self) {
@@ -186,17 +190,27 @@ impl Service {
         self.say(&line);
     }
 
-    /// Runs until nothing is left to do, then says whether it is right to sleep.
-    pub fn work(&mut self) -> bool {
+    /// Runs until nothing is left to do, then says whether it is right to sleep until
+    /// [`Self::deadline`].
+    pub fn work(&mut self, now: fn() -> u64) -> bool {
         loop {
             self.receive();
             self.collect();
             self.send();
             // Only an idle interrupt line can rise again.
-            if !self.uart.interrupting() {
-                return self.prepare_wait();
+            if !self.uart.as_ref().is_some_and(Uart::interrupting) {
+                break;
             }
         }
+        if let Some(display) = &mut self.display {
+            display.refresh(now);
+        }
+        self.prepare_wait()
+    }
+
+    /// When there is something to do even if nobody wakes the service.
+    pub fn deadline(&self) -> Option<u64> {
+        self.display.as_ref().and_then(Display::deadline)
     }
 
     /// Empties the receive FIFO.
@@ -205,7 +219,7 @@ impl Service {
             reader.deliver();
         }
         while self.readers.get(self.focus).is_none_or(|reader| reader.backlog.len() < BACKLOG) {
-            let Some(byte) = self.uart.receive() else { break };
+            let Some(byte) = self.uart.as_mut().and_then(Uart::receive) else { break };
             match self.keys.feed(byte) {
                 Key::Deliver(byte) => {
                     if let Some(reader) = self.readers.get_mut(self.focus) {
@@ -223,22 +237,24 @@ impl Service {
         for reader in &mut self.readers {
             reader.deliver();
         }
-        let lost = self.uart.take_overruns();
+        let lost = self.uart.as_mut().map_or(0, Uart::take_overruns);
         if lost > 0 {
             self.say(&format!(
                 "input was lost {lost} times: the sender ignored the request to stop"
             ));
         }
         let behind = self.readers.get(self.focus).map_or(0, |reader| reader.backlog.len());
-        self.uart.request_to_send(behind == 0);
-        self.uart.interrupt_when_received(behind < BACKLOG);
+        if let Some(uart) = &mut self.uart {
+            uart.request_to_send(behind == 0);
+            uart.interrupt_when_received(behind < BACKLOG);
+        }
     }
 
     /// Takes output from the clients, each in turn. A turn lasts until a line ends, but not for
     /// ever: nobody can keep the others from the terminal.
     fn collect(&mut self) {
         let mut idle = 0;
-        while self.screen.waiting() < SCREEN && idle < self.sources.len() {
+        while self.output.waiting() < WAITING && idle < self.sources.len() {
             let count = self.sources.len();
             if self.lets_others_first(self.turn % count) {
                 self.turn = (self.turn + 1) % count;
@@ -250,12 +266,12 @@ impl Service {
             let taken = source.peek(&mut buffer);
             let bytes = buffer.get(..taken).unwrap_or_default();
             let line = bytes.iter().rposition(|byte| *byte == b'\n').map_or(taken, |end| end + 1);
-            self.screen.write(source.screen, bytes.get(..line).unwrap_or_default());
+            self.output.write(source.number, bytes.get(..line).unwrap_or_default());
             source.skip(line);
             self.taken += line;
             self.collected = self.collected.wrapping_add(line);
             idle = if taken == 0 { idle + 1 } else { 0 };
-            if taken == 0 || self.screen.unfinished().is_none() || self.taken >= TURN {
+            if taken == 0 || self.output.unfinished().is_none() || self.taken >= TURN {
                 self.turn = (self.turn + 1) % count;
                 self.taken = 0;
             }
@@ -281,21 +297,32 @@ impl Service {
         collected.wrapping_sub(since) < patience
     }
 
-    /// Fills the transmit FIFO if it is empty.
+    /// Fills the transmit FIFO if it is empty. What is sent appears on the screen as well; without
+    /// a serial port that is at once.
     fn send(&mut self) {
-        if self.screen.waiting() > 0 && self.uart.can_send() {
-            for _ in 0..FIFO {
-                let Some(byte) = self.screen.next_byte() else { break };
-                self.uart.send(byte);
+        let room = match &self.uart {
+            Some(uart) if self.output.waiting() > 0 && uart.can_send() => FIFO,
+            Some(_) => 0,
+            None => self.output.waiting(),
+        };
+        for _ in 0..room {
+            let Some(byte) = self.output.next_byte() else { break };
+            if let Some(uart) = &self.uart {
+                uart.send(byte);
+            }
+            if let Some(display) = &mut self.display {
+                display.feed(byte);
             }
         }
-        self.uart.interrupt_when_sent(self.screen.waiting() > 0);
+        if let Some(uart) = &mut self.uart {
+            uart.interrupt_when_sent(self.output.waiting() > 0);
+        }
     }
 
     /// Asks to be woken by whoever has something to say or to take. If somebody has already, it is
     /// not right to sleep; but what waits for the serial port is woken by its interrupt.
     fn prepare_wait(&self) -> bool {
-        let collecting = self.screen.waiting() < SCREEN;
+        let collecting = self.output.waiting() < WAITING;
         let quiet = !collecting || self.sources.iter().all(Source::prepare_wait);
         let full = self.readers.iter().filter(|reader| !reader.backlog.is_empty());
         quiet && full.fold(true, |right, reader| right & reader.input.prepare_wait())

@@ -15,7 +15,7 @@ pub const UTCBS: u64 = 0x7ffd_0000_0000;
 /// First word of the page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FerriteT");
 /// Changes whenever the meaning of anything here does.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// Most clients a console service can have.
 pub const MAX_CLIENTS: usize = 24;
@@ -77,6 +77,22 @@ pub struct Share {
     pub budget: u64,
     /// Ticks, 0 if there are only time slices.
     pub period: u64,
+}
+
+/// The machine's screen, for the console service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Display {
+    /// Its memory; empty if there is none.
+    pub memory: Area,
+    /// Bytes from one line to the next.
+    pub stride: u32,
+    /// Pixels in a line; characters on a text screen.
+    pub width: u32,
+    /// Lines of pixels, or of characters.
+    pub height: u32,
+    /// Bytes in a pixel; 0 for the text screen of a PC.
+    pub bytes_per_pixel: u32,
 }
 
 /// A client of the console service, in the service's start-up page.
@@ -154,6 +170,8 @@ pub struct Startup {
     pub console: Area,
     /// The task's [`crate::console::LogChannel`].
     pub log: Area,
+    /// For the console service: where it shows what its clients write.
+    pub display: Display,
     /// Number of valid `clients`.
     pub client_count: u64,
     /// For the console service: whom it serves.
@@ -180,6 +198,7 @@ impl Startup {
             guest_memory: Area::default(),
             console: Area::default(),
             log: Area::default(),
+            display: Display::default(),
             client_count: 0,
             clients: [Client::default(); MAX_CLIENTS],
         }

@@ -2,10 +2,12 @@
 
 use alloc::format;
 
-use abi::cap::{Perms, Selector};
+use abi::cap::{MemRights, Perms, Selector};
+use abi::hip::Framebuffer;
 use abi::hypercall::IntMode;
+use abi::layout::PAGE_SIZE;
 use protocol::console::LogChannel;
-use protocol::startup::{Client, MAX_CLIENTS, Share};
+use protocol::startup::{Area, Client, Display, MAX_CLIENTS, Share};
 use root_task::frames::Frames;
 use root_task::status::Failure;
 use runtime::interrupt::Interrupt;
@@ -65,6 +67,11 @@ impl Console {
         let mut task = Task::new(QUOTA, PRIORITY)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
         give_port(&task)?;
+        // Without a screen there still is the serial port.
+        match give_display(&task, context.hip.framebuffer) {
+            Ok(display) => task.startup.display = display,
+            Err(failure) => say!("nothing appears on the screen: {failure}"),
+        }
         let wake = Perms::SM_DOWN.union(Perms::SM_UP);
         task.give(context.console.selector(), CAPS.wake, wake)?;
         add(&mut task, "", self.own)?;
@@ -85,7 +92,7 @@ impl Console {
         task.frames.iter().for_each(|range| self.pool.add(*range));
         self.running = None;
         let End::Fault(state) = end else {
-            // It said itself that it cannot work: there is no serial port.
+            // It said itself that it cannot work: there is neither a serial port nor a screen.
             return;
         };
         report::fault(PROGRAM, &state);
@@ -104,6 +111,23 @@ fn give_port(task: &Task) -> Result<(), Failure> {
         Interrupt::global(INTERRUPT).assign(IntMode::ISA, 0)
     };
     give().map_err(Failure::doing("give the serial port to the console service"))
+}
+
+/// The screen is the service's alone from now on, but for the last words of the kernel.
+fn give_display(task: &Task, framebuffer: Framebuffer) -> Result<Display, Failure> {
+    /// Frame buffers are large, and so are their pages if the addresses allow it.
+    const LARGE: u64 = 2 << 20;
+    let Framebuffer { base, stride, width, height, bytes_per_pixel } = framebuffer;
+    let len = u64::from(stride) * u64::from(height);
+    if len == 0 {
+        return Ok(Display::default());
+    }
+    if !base.is_multiple_of(PAGE_SIZE) {
+        return Err(Failure::Other(format!("its memory at {base:#x} begins inside of a page")));
+    }
+    let memory = Area { base: layout::DISPLAY + base % LARGE, len };
+    task.map(base, memory.base, len.next_multiple_of(PAGE_SIZE), MemRights::RW)?;
+    Ok(Display { memory, stride, width, height, bytes_per_pixel })
 }
 
 /// Makes the owner of a channel a client.

@@ -36,6 +36,8 @@ pub mod layout {
     pub const LOG: u64 = 0x7ffe_2000_0000;
     /// The kernel's log ring, if the kernel counts.
     pub const KERNEL_LOG: u64 = 0x7ffe_3000_0000;
+    /// The machine's screen.
+    pub const DISPLAY: u64 = 0x7ffe_4000_0000;
     /// Distance between channels of the console service's clients.
     pub const CHANNELS: u64 = 0x10_0000;
 }

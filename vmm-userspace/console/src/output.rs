@@ -27,7 +27,7 @@ struct Source {
 
 /// The merged stream.
 #[derive(Clone, Debug)]
-pub struct Screen {
+pub struct Output {
     sources: Vec<Source>,
     /// Who wrote last.
     last: Option<usize>,
@@ -36,13 +36,13 @@ pub struct Screen {
     queue: VecDeque<u8>,
 }
 
-impl Default for Screen {
+impl Default for Output {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Screen {
+impl Output {
     /// Nothing on it, no sources yet.
     #[must_use]
     pub const fn new() -> Self {
@@ -106,52 +106,52 @@ mod tests {
 
     use super::*;
 
-    fn shown(screen: &mut Screen) -> String {
-        let bytes = core::iter::from_fn(|| screen.next_byte()).collect();
+    fn shown(output: &mut Output) -> String {
+        let bytes = core::iter::from_fn(|| output.next_byte()).collect();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn a_log_line_interrupts_a_terminal_on_a_line_of_its_own() {
-        let mut screen = Screen::new();
-        let console = screen.add(Kind::Terminal, String::new());
-        let log = screen.add(Kind::Text, "root: ".into());
-        screen.write(console, b"prompt# ");
-        assert_eq!(screen.unfinished(), Some(console));
-        screen.write(log, b"a partition ended\n");
-        screen.write(console, b"ls\r\n");
-        assert_eq!(shown(&mut screen), "prompt# \r\nroot: a partition ended\r\nls\r\n");
-        assert_eq!(screen.unfinished(), None);
+        let mut output = Output::new();
+        let console = output.add(Kind::Terminal, String::new());
+        let log = output.add(Kind::Text, "root: ".into());
+        output.write(console, b"prompt# ");
+        assert_eq!(output.unfinished(), Some(console));
+        output.write(log, b"a partition ended\n");
+        output.write(console, b"ls\r\n");
+        assert_eq!(shown(&mut output), "prompt# \r\nroot: a partition ended\r\nls\r\n");
+        assert_eq!(output.unfinished(), None);
     }
 
     #[test]
     fn several_terminals_have_prefixes() {
-        let mut screen = Screen::new();
-        let a = screen.add(Kind::Terminal, "a| ".into());
-        let b = screen.add(Kind::Terminal, "b| ".into());
-        screen.write(a, b"one\r\ntwo");
-        screen.write(b, b"three\r\n");
-        screen.write(a, b"four");
-        assert_eq!(shown(&mut screen), "a| one\r\na| two\r\nb| three\r\na| four");
+        let mut output = Output::new();
+        let a = output.add(Kind::Terminal, "a| ".into());
+        let b = output.add(Kind::Terminal, "b| ".into());
+        output.write(a, b"one\r\ntwo");
+        output.write(b, b"three\r\n");
+        output.write(a, b"four");
+        assert_eq!(shown(&mut output), "a| one\r\na| two\r\nb| three\r\na| four");
     }
 
     #[test]
     fn a_log_cannot_steer_the_terminal() {
-        let mut screen = Screen::new();
-        let log = screen.add(Kind::Text, "vmm: ".into());
-        screen.write(log, b"\x1b[2Jgone?\ttab\x7f\r\n");
-        assert_eq!(shown(&mut screen), "vmm: .[2Jgone?\ttab..\r\n");
+        let mut output = Output::new();
+        let log = output.add(Kind::Text, "vmm: ".into());
+        output.write(log, b"\x1b[2Jgone?\ttab\x7f\r\n");
+        assert_eq!(shown(&mut output), "vmm: .[2Jgone?\ttab..\r\n");
     }
 
     proptest! {
         #[test]
         fn the_only_terminal_passes_every_byte(chunks in any::<Vec<Vec<u8>>>()) {
-            let mut screen = Screen::new();
-            let console = screen.add(Kind::Terminal, String::new());
+            let mut output = Output::new();
+            let console = output.add(Kind::Terminal, String::new());
             for chunk in &chunks {
-                screen.write(console, chunk);
+                output.write(console, chunk);
             }
-            let out: Vec<u8> = core::iter::from_fn(|| screen.next_byte()).collect();
+            let out: Vec<u8> = core::iter::from_fn(|| output.next_byte()).collect();
             prop_assert_eq!(out, chunks.concat());
         }
 
@@ -159,17 +159,17 @@ mod tests {
         /// without prefixes and line breaks each source's text is whole.
         #[test]
         fn lines_are_never_mixed(turns in proptest::collection::vec((0..3_usize, "[xyz\n]{0,9}"), 0..40)) {
-            let mut screen = Screen::new();
+            let mut output = Output::new();
             for name in ["0:", "1:", "2:"] {
-                screen.add(Kind::Text, name.into());
+                output.add(Kind::Text, name.into());
             }
             let mut written = [String::new(), String::new(), String::new()];
             for (source, text) in &turns {
-                screen.write(*source, text.as_bytes());
+                output.write(*source, text.as_bytes());
                 written[*source].push_str(text);
             }
             let mut seen = [String::new(), String::new(), String::new()];
-            for line in shown(&mut screen).lines() {
+            for line in shown(&mut output).lines() {
                 let (source, text) = line.split_once(':').unwrap();
                 seen[source.parse::<usize>().unwrap()].push_str(text);
             }
