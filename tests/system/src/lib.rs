@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`kernel`] | hypercalls, messages, scheduling, exceptions: what a task can see of the kernel |
 //! | [`vcpu`] | virtual CPUs, with small guests |
+//! | [`processor`] | nothing: it tells on which processor they run |
 //! | [`report`] | nothing: it is how tests speak |
 #![cfg(target_os = "none")]
 #![no_std]
@@ -21,5 +22,6 @@ extern crate alloc;
 pub use alloc::format;
 
 pub mod kernel;
+pub mod processor;
 pub mod report;
 pub mod vcpu;

@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use miette::{IntoDiagnostic, Result, WrapErr, bail, miette};
 
-/// The number of RIP among the registers of `i386:x86-64`.
-const RIP: u32 = 16;
+/// Where RIP is among the registers of `i386:x86-64`, in digits: 16 registers of 64 bits before it.
+const RIP: Range<usize> = 16 * 16..17 * 16;
 
 /// A connection to a machine's gdb stub.
 #[derive(Debug)]
@@ -42,9 +43,10 @@ impl Remote {
         if !stands(&state) {
             bail!("the machine did not stop at {address:#x}: {state:?}");
         }
-        let rip = self.ask(&format!("p{RIP:x}"))?;
-        if little_endian(&rip) != Some(address) {
-            bail!("the machine stopped, but not at {address:#x}: RIP is {rip:?}");
+        let registers = self.ask("g")?;
+        let rip = registers.get(RIP).and_then(little_endian);
+        if rip != Some(address) {
+            bail!("the machine stopped, but not at {address:#x}: RIP is {rip:#x?}");
         }
         self.demand(&format!("z{breakpoint}"))
     }
@@ -115,7 +117,7 @@ fn receive(stream: &mut impl Read) -> io::Result<String> {
 
 /// A register's value from its bytes in hexadecimal.
 fn little_endian(hexadecimal: &str) -> Option<u64> {
-    u64::from_str_radix(hexadecimal.get(..16)?, 16).ok().map(u64::swap_bytes)
+    u64::from_str_radix(hexadecimal, 16).ok().map(u64::swap_bytes)
 }
 
 #[cfg(test)]
@@ -134,7 +136,6 @@ mod tests {
     #[test]
     fn registers_come_lowest_byte_first() {
         assert_eq!(little_endian("5f1f0180ffffffff"), Some(0xffff_ffff_8001_1f5f));
-        assert_eq!(little_endian("f0ff"), None);
-        assert_eq!(little_endian("E01"), None);
+        assert_eq!(little_endian("x"), None);
     }
 }

@@ -61,7 +61,7 @@ fn configuration(specification: &Specification, port: u16) -> String {
     // Bochs keeps at most this much of the machine's memory in its own.
     let host = memory.min(2048);
     let clock = match specification.pace {
-        Pace::Fast | Pace::Counted => "none",
+        Pace::Fast | Pace::Repeatable | Pace::Counted => "none",
         Pace::Wall => "slowdown",
     };
     format!(

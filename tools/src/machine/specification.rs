@@ -71,11 +71,14 @@ impl Platform {
 /// How emulated time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// As fast as the host can. For tests.
+    /// As fast as the host can. For scripts.
     Fast,
+    /// By the instruction, at a rate at which a guest's timer ticks are far apart, however busy the
+    /// host is; idle time is skipped. For tests.
+    Repeatable,
     /// Not faster than the clock on the wall. For people.
     Wall,
-    /// By the instruction: the time-stamp counter counts them. For measurements.
+    /// By the instruction, so that the time-stamp counter counts them. For measurements.
     Counted,
 }
 
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn bochs_is_refused_what_it_cannot_do() {
-        let usual = Specification::usual(Platform::Bochs, Pace::Fast);
+        let usual = Specification::usual(Platform::Bochs, Pace::Repeatable);
         assert!(usual.check().is_ok());
         let wishes = [
             Specification { firmware: Firmware::Uefi, ..usual.clone() },
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn memory_has_a_least_size() {
-        let usual = Specification::usual(Platform::QemuTcg, Pace::Fast);
+        let usual = Specification::usual(Platform::QemuTcg, Pace::Repeatable);
         assert!(Specification { memory: 32 << 20, ..usual.clone() }.check().is_ok());
         assert!(Specification { memory: 31 << 20, ..usual.clone() }.check().is_err());
         assert!(Specification { memory: (64 << 20) + 1, ..usual }.check().is_err());

@@ -167,7 +167,7 @@ impl SystemTest {
             firmware: self.firmware,
             direct: self.direct,
             gdb: self.gdb,
-            ..Specification::usual(place.platform, Pace::Fast)
+            ..Specification::usual(place.platform, Pace::Repeatable)
         };
         Run {
             name: format!("{} [{place}]", self.name),

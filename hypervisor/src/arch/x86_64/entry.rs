@@ -86,7 +86,7 @@ pub fn open_to_interrupts() {
 
 /// Whether an interrupt came where [`open_to_interrupts`] lets it in.
 pub fn is_open(rip: u64) -> bool {
-    rip == address!(interrupts_taken)
+    rip == address!(interrupts_taken) || rip == address!(interrupts_soon)
 }
 
 /// Where to go on instead of at `rip`, if that is the instruction which relies on the STI before it.
@@ -373,6 +373,8 @@ global_asm!(
     // The first instruction at which one can be taken is the CLI.
     "take_interrupts:",
     "sti",
+    // An NMI that comes here ends the shadow of STI when it returns.
+    "interrupts_soon:",
     "nop",
     "interrupts_taken:",
     "cli",

@@ -11,6 +11,9 @@ use crate::mem::virt;
 const SUPPORTED: u64 = 0b10_1110_0111;
 const AVX512: u64 = 0b1110_0000;
 
+/// Something for the FPU to load.
+static NOTHING: u32 = 0;
+
 /// What XCR0 may hold here; 0 if there is no XSAVE.
 static XCR0: AtomicU64 = AtomicU64::new(0);
 
@@ -88,6 +91,11 @@ pub fn switch(from: Option<u64>, to: u64, to_xcr0: u64) {
             } else {
                 core::arch::asm!("fxsave64 [{}]", in(reg) virt(from), options(nostack, preserves_flags));
             }
+        }
+        if super::vendor() == super::Vendor::Svm {
+            // AMD's processors restore the last instruction, data and opcode pointers only if an exception is pending (APM 2 11.4.4):
+            // those of the old one would show. These are nobody's.
+            core::arch::asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const NOTHING, options(nostack));
         }
         if all != 0 {
             core::arch::asm!("xrstor64 [{}]", in(reg) virt(to), in("eax") low, in("edx") high, options(nostack, preserves_flags));

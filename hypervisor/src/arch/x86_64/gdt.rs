@@ -76,7 +76,8 @@ pub const fn descriptors(tss: u64) -> [u64; ENTRIES] {
     [0, CODE0, DATA0, 0, DATA3, CODE3, DATA3, low, tss >> 32]
 }
 
-/// Loads the GDT, the segments and the task register of a CPU.
+/// Loads the GDT, the segments and the task register of a CPU. There is no LDT from then on: the one that a reset leaves (SDM 3A
+/// 10.1.1, APM 2 14.1.3) has base 0 and limit 0xffff, which is a task's memory, and it could write call gates there.
 ///
 /// # Safety
 /// `block` is this CPU's, is filled, and stays mapped.
@@ -100,6 +101,7 @@ pub unsafe fn load(block: &Block) {
             "mov es, {t:e}",
             "mov fs, {t:e}",
             "mov gs, {t:e}",
+            "lldt {t:x}",
             t = out(reg) _,
             cs = const KERNEL_CODE,
             ss = in(reg) u64::from(KERNEL_DATA),

@@ -12,10 +12,11 @@ static PAGE: AtomicU64 = AtomicU64::new(0);
 /// Builds the table in `page`, which stays.
 pub fn build(page: u64) {
     for vector in 0..=255_u8 {
-        // NMI on its own stack; double fault and machine check on another (SDM 3A 6.14.5).
+        // NMI on its own stack (SDM 3A 6.14.5); on another double fault, machine check, and what an INIT becomes on AMD-V, because it can
+        // come before a system call has found its stack.
         let stack = match vector {
             2 => 1,
-            8 | 18 => 2,
+            8 | 18 | 30 => 2,
             _ => 0_u64,
         };
         // INT3 and INTO are for ring 3 to use.

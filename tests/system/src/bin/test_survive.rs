@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+use system_tests::processor::is_tcg;
 use system_tests::report::{Bench, Check, Test};
 use system_tests::{check, check_eq};
 
@@ -23,7 +24,9 @@ fn time(bench: &mut Bench<'_>) -> Check {
         check_eq!(sleep.down_until(bench.in_ms(1)), Err(Status::Timeout), "sleep");
     }
     let ms = (runtime::clock::now() - start) / (bench.hz / 1000);
-    check!((100..150).contains(&ms), "100 ms took {ms} ms");
+    // QEMU itself has to wait for its turn on the host now and then.
+    let limit = if is_tcg() { 400 } else { 150 };
+    check!((100..limit).contains(&ms), "100 ms took {ms} ms");
     Ok(())
 }
 

@@ -341,9 +341,10 @@ fn registers(_: &mut Bench<'_>) -> Check {
     ] {
         // SAFETY: none of them changes memory.
         let output = unsafe { raw::with_flags(rax, [7, 7, 7, 7, 7], 0x202) };
-        for index in [3, 5, 8, 9, 10, 11, 12, 13, 14, 15] {
+        for index in [3, 5, 8, 9, 10, 12, 13, 14, 15] {
             check_eq!(output.gpr[index], 0, "{name}: register {index}");
         }
+        check_eq!(output.gpr[11], raw::left_in_r11(), "{name}: register 11");
         check!(output.gpr[1] < USER_TOP && output.gpr[2] < USER_TOP, "{name}: RCX or RDX");
         check_eq!(output.flags & 0x7_fd00, 0, "{name}: flags");
     }

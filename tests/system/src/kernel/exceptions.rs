@@ -7,6 +7,7 @@ use abi::fault::{FaultGroups, FaultState};
 use alloc::format;
 
 use super::victim::{Job, Victim};
+use crate::processor::is_tcg;
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq};
 
@@ -56,14 +57,18 @@ unsafe extern "C" fn bad_segment() {
 
 fn vectors(bench: &mut Bench<'_>) -> Check {
     let victim = Victim::new(bench)?;
+    // APM 2 8.2.13, SDM 3A 6.15: the stack has an exception of its own. QEMU raises #GP for any address that is not canonical.
+    let stack = if is_tcg() { 13 } else { 12 };
+    // SDM 3A 6.13: the error code names the gate, and that it is one. QEMU 7.2 takes the gate's place in the table for its number,
+    // and in long mode a gate has 16 bytes.
+    let gate = |vector: u64| if is_tcg() { vector << 4 | 2 } else { vector << 3 | 2 };
     let cases: [(&str, Job, u64, u64); 8] = [
         ("DIV by 0", divide_by_zero, 0, 0),
         ("UD2", undefined, 6, 0),
         ("non-canonical data", not_canonical, 13, 0),
-        ("non-canonical stack", not_canonical_stack, 12, 0),
-        // SDM 3A 6.13: the error code names the gate, and that it is one.
-        ("INT 0x80", interrupt_80, 13, 0x80 << 3 | 2),
-        ("INT 0xfe", interrupt_timer, 13, 0xfe << 3 | 2),
+        ("non-canonical stack", not_canonical_stack, stack, 0),
+        ("INT 0x80", interrupt_80, 13, gate(0x80)),
+        ("INT 0xfe", interrupt_timer, 13, gate(0xfe)),
         ("x87", floating_point, 7, 0),
         ("a selector beyond the table", bad_segment, 13, 0x1f8),
     ];
@@ -128,10 +133,20 @@ unsafe extern "C" fn software_debug() {
     naked_asm!(".byte 0xf1", "ret")
 }
 
+/// QEMU 7.2 does not know INT1: for it the byte is an undefined instruction. Processors of both vendors trap (APM 3 INT1), and so
+/// do later versions.
+fn lacks_int1(state: &FaultState) -> bool {
+    let at = software_debug as *const () as u64;
+    is_tcg() && (state.vector, state.rip) == (6, at)
+}
+
 fn traps(bench: &mut Bench<'_>) -> Check {
     let victim = Victim::new(bench)?;
     for (name, job, vector) in [("INT3", breakpoint as Job, 3), ("INT1", software_debug, 1)] {
         let state = victim.fault(bench, job).map_err(|why| format!("{name}: {why}"))?;
+        if lacks_int1(&state) {
+            continue;
+        }
         check_eq!(state.vector, vector, "{name}: vector");
         check_eq!(state.rip, job as *const () as u64 + 1, "{name}: RIP");
         // A handler that replies without a group lets the thread go on as it was.

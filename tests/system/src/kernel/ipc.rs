@@ -17,7 +17,7 @@ use runtime::selector::FREE;
 use runtime::sm::Sm;
 use runtime::task::{Defaults, defaults};
 
-use super::threads::{STACK, semaphore, spawn, wait};
+use super::threads::{STACK, semaphore, settle, spawn, wait};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq};
 
@@ -213,15 +213,14 @@ fn busy(bench: &mut Bench<'_>) -> Check {
             MsgTag::default()
         })
         .map_err(show)?;
-    for (name, priority) in [(b'a', 1), (b'b', 2), (b'c', 3)] {
+    for (name, priority) in [(b'a', 2), (b'b', 3), (b'c', 4)] {
         spawn(priority, move |utcb| {
             utcb.words[0] = name.into();
             let reply = portal.call(utcb, MsgTag::new(1, 0));
             journal.note(if reply.is_ok() { name - 32 } else { b'?' });
             let _ = done.up();
         })?;
-        // Each gets as far as it can.
-        let _ = done.down_until(bench.in_ms(2));
+        settle(bench)?;
     }
     check_eq!(journal.text(), "a", "before the gate opens");
     for turn in 0..3 {

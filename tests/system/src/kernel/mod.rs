@@ -1,5 +1,6 @@
 //! Tests of what a task can see of the kernel.
 
+mod entries;
 mod errors;
 mod exceptions;
 mod grants;
@@ -17,7 +18,7 @@ use alloc::string::String;
 use crate::report::{Bench, Check, Test};
 
 /// All of them.
-pub const TESTS: [&[Test]; 8] = [
+pub const TESTS: [&[Test]; 9] = [
     errors::TESTS,
     quota::TESTS,
     ipc::TESTS,
@@ -26,6 +27,7 @@ pub const TESTS: [&[Test]; 8] = [
     exceptions::TESTS,
     grants::TESTS,
     hostile::TESTS,
+    entries::TESTS,
 ];
 
 /// Something that makes a thread take a page fault, for tests of what that must not change.

@@ -6,6 +6,8 @@ use abi::cap::Selector;
 use abi::hypercall::{Number, Status, pack};
 use abi::layout::HYPERCALL_PAGE;
 
+use crate::processor::{Extension, extension};
+
 /// The arguments in the order of `abi`: RDI, RSI, R8, R9, R10.
 pub type Arguments = [u64; 5];
 
@@ -15,6 +17,15 @@ pub type Arguments = [u64; 5];
 pub struct Registers {
     pub gpr: [u64; 16],
     pub flags: u64,
+}
+
+/// What a hypercall leaves in R11: nothing, or the flags that SYSRET takes from there (APM 3 SYSRET). They are the same after every
+/// hypercall, so they tell nothing.
+pub fn left_in_r11() -> u64 {
+    match extension() {
+        Extension::Vmx => 0,
+        Extension::Svm => 0x202,
+    }
 }
 
 static ENTRY: u64 = HYPERCALL_PAGE;

@@ -15,8 +15,8 @@ use crate::report::{Bench, Check};
 /// Bytes of stack for a thread of a test.
 pub const STACK: usize = 16 * 1024;
 
-/// A time slice that no test uses up by accident.
-pub const SLICE: u64 = 1_000_000;
+/// A time slice that no test uses up by accident, even where the clock runs on while the host does something else.
+pub const SLICE: u64 = 100_000_000;
 
 /// A thread with a time slice and nothing more.
 pub fn spawn(
@@ -30,6 +30,15 @@ pub fn spawn(
 /// An empty semaphore.
 pub fn semaphore() -> Result<Sm, alloc::string::String> {
     Sm::create(Pd::OWN, 0).map_err(|e| format!("no semaphore: {e:?}"))
+}
+
+/// Lets all threads above priority 1 go on as far as they can: until one of priority 1 has its turn.
+pub fn settle(bench: &Bench<'_>) -> Check {
+    let turn = semaphore()?;
+    spawn(1, move |_| {
+        let _ = turn.up();
+    })?;
+    wait(bench, turn, "a turn below all others")
 }
 
 /// Waits for a semaphore, but not for ever.

@@ -7,8 +7,8 @@ use abi::vcpu::{Event, EventKind, Exit, Groups, MemoryAccess, Window, blocking};
 
 use super::exits::vm;
 use super::modes::{self, Mode, stub};
-use super::processor::is_tcg;
 use super::vm::{CODE, STACK, Vm};
+use crate::processor::is_tcg;
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
 

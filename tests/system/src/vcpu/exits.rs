@@ -3,8 +3,8 @@
 use abi::vcpu::{Event, Exit, Groups, PortAccess, blocking};
 
 use super::modes::{self, Mode, stub};
-use super::processor::{has_monitor, is_tcg, slack};
 use super::vm::{CODE, DATA, Spaces, Vm};
+use crate::processor::{has_monitor, is_tcg, patiently, slack};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
 
@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
     ("exit.msr", msr),
     ("exit.cache", cache),
     ("exit.xsetbv", xsetbv),
-    ("exit.rdtsc", rdtsc),
+    ("exit.rdtsc", |bench| patiently(|| rdtsc(bench))),
     ("exit.pause", pause),
     ("exit.mwait", mwait),
     ("exit.debug-registers", debug_registers),

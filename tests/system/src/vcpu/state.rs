@@ -23,8 +23,8 @@ use runtime::space::GuestSpace;
 
 use super::exits::vm;
 use super::modes::{self, Mode};
-use super::processor::{Extension, extension, is_tcg};
 use super::vm::CODE;
+use crate::processor::{Extension, extension, is_tcg};
 use crate::report::{Bench, Check, Test};
 use crate::{check, check_eq, code};
 

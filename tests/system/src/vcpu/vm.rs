@@ -22,7 +22,7 @@ use runtime::space::{GuestSpace, MsrSpace, PortSpace};
 use runtime::vcpu::VcpuBuilder;
 
 use super::modes::{self, Mode};
-use super::processor::is_tcg;
+use crate::processor::is_tcg;
 use crate::report::Bench;
 
 /// Where guest code is put and starts.

@@ -20,23 +20,26 @@ pub struct Soft {
     rip: u64,
 }
 
-/// Sets the event that the VMM wants to be delivered at the next entry, or none.
-pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
-    // What was prepared before is replaced, and its instruction is as if it had not been reached.
+/// A software interrupt that was prepared is not to be: its instruction is as if it had not been reached.
+pub fn take_back(ec: &Ec, vmcb: Vmcb) {
     if let Some(soft) = ec.vcpu.svm.soft_event.replace(None) {
         vmcb.write(f::GUEST_RIP, soft.rip);
+        vmcb.write(f::EVENTINJ, 0);
     }
+}
+
+/// Sets the event that the VMM wants to be delivered at the next entry, or none.
+pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
     vmcb.write(f::EVENTINJ, event_to_vmcb(state.event));
-    let software =
-        state.event.is_valid() && state.event.kind() >= EventKind::SoftwareInterrupt as u8;
-    if !software {
+    if !state.event.is_valid() {
         return;
     }
     let rip = vmcb.read(f::GUEST_RIP);
+    let software = state.event.kind() >= EventKind::SoftwareInterrupt as u8;
     if super::controls().is_some_and(|controls| controls.next_rip) {
-        // The processor pushes this address (APM 2 15.20).
-        vmcb.write(f::NRIP, rip.wrapping_add(state.inst_len));
-    } else {
+        // The processor pushes this address for software interrupts, and for what INT3 and INTO raise (APM 2 15.20).
+        vmcb.write(f::NRIP, if software { rip.wrapping_add(state.inst_len) } else { rip });
+    } else if software {
         ec.vcpu.svm.soft_event.set(Some(Soft { rip }));
         advance(vmcb, state.inst_len);
     }

@@ -6,7 +6,7 @@ use hypervisor_logic::svm::intercepts::tlb_control;
 
 use super::event::reinject;
 use super::vmcb::Vmcb;
-use super::{exception, nmi};
+use super::{exception, nmi, vcpu};
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::entry;
 use crate::arch::vcpu::{deliver, go_on};
@@ -20,10 +20,13 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let cpu = cpu();
     let ec = Ref::of(ec);
     let vmcb = Vmcb::of(&ec);
+    let code = vmcb.read(f::EXITCODE);
+    if code > code::NPF {
+        return refused(cpu, ec, vmcb, code);
+    }
     vmcb.all_clean();
     vmcb.write(f::TLB_CONTROL, tlb_control::NONE);
     let was_delivering = reinject(&ec, vmcb);
-    let code = vmcb.read(f::EXITCODE);
     if !ec.vcpu.svm.nmi.is_quiet() {
         nmi::watch(&ec, vmcb, code == code::EXCEPTION_0 + 1);
     }
@@ -45,6 +48,22 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
         }
         code => deliver(cpu, ec, neutral(code, vmcb.read(f::EXITINFO1))),
     };
+    sched::settle(cpu, next).as_ptr()
+}
+
+/// A code beyond those of exits: the guest was not entered. Nothing is promised of what the processor has loaded, flushed or written
+/// back then, so everything is made anew; the event is as it was.
+#[cold]
+fn refused(cpu: &Cpu, ec: Ref<Ec>, vmcb: Vmcb, code: u64) -> *const Ec {
+    vmcb.none_clean();
+    cpu.tags().renew();
+    vmcb.write(f::EXITINTINFO, 0);
+    vcpu::own(&ec);
+    if super::is_emulated_by_qemu() {
+        // It has saved the kernel's registers there.
+        vmcb.forget_state();
+    }
+    let next = deliver(cpu, ec, neutral(code, vmcb.read(f::EXITINFO1)));
     sched::settle(cpu, next).as_ptr()
 }
 

@@ -106,7 +106,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, vmcb: Vmcb, mask: u64, state: &mut VcpuState)
         state.event = event_from_vmcb(vmcb.read(f::EVENTINJ));
     }
     if wants(Groups::WINDOW) {
-        let interrupt = if vcpu::interrupt_window(vmcb) { Window::INTERRUPT.0 } else { 0 };
+        let interrupt = if ec.vcpu.svm.interrupt_window.get() { Window::INTERRUPT.0 } else { 0 };
         let nmi = if ec.vcpu.svm.nmi.window.get() { Window::NMI.0 } else { 0 };
         state.window = Window(interrupt | nmi);
     }

@@ -24,6 +24,9 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::RSP) {
         vmcb.write(f::GUEST_RSP, state.gpr.rsp);
     }
+    if wants(Groups::RIP) || wants(Groups::EVENT) {
+        event::take_back(ec, vmcb);
+    }
     if wants(Groups::RIP) {
         vmcb.write(f::GUEST_RIP, state.rip);
     }
@@ -34,7 +37,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         import_interruptibility(ec, vmcb, mask, state);
     }
     if wants(Groups::WINDOW) {
-        vcpu::set_interrupt_window(vmcb, state.window.0 & Window::INTERRUPT.0 != 0);
+        vcpu::set_interrupt_window(ec, state.window.0 & Window::INTERRUPT.0 != 0);
         nmi::set_window(ec, state.window.0 & Window::NMI.0 != 0);
     }
     if wants(Groups::CONTROL) {
@@ -45,11 +48,14 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcb.write(f::TSC_OFFSET, state.tsc_offset);
     }
     if wants(Groups::CR) {
+        let old = [f::GUEST_CR0, f::GUEST_CR3, f::GUEST_CR4].map(|register| vmcb.read(register));
+        if old != [state.cr0, state.cr3, state.cr4] {
+            // What MOV to a control register flushes, this flushes as well.
+            vcpu::forget_translations(ec);
+        }
         vmcb.write(f::GUEST_CR0, state.cr0);
         vmcb.write(f::GUEST_CR3, state.cr3);
         vmcb.write(f::GUEST_CR4, state.cr4);
-        // What MOV to a control register flushes, this flushes as well.
-        vcpu::forget_translations(ec);
     }
     if wants(Groups::CR) || wants(Groups::CR2) {
         vmcb.write(f::GUEST_CR2, state.cr2);

@@ -51,10 +51,14 @@ pub fn instruction_length(ec: &Ec, vmcb: Vmcb) -> u64 {
     if ec.vcpu.last_exit.get() == Exit::Port as u8 {
         return port_length(vmcb.read(f::GUEST_RIP), vmcb.read(f::EXITINFO2));
     }
-    if has_length(ec) && super::controls().is_some_and(|controls| controls.next_rip) {
-        return vmcb.read(f::NRIP).wrapping_sub(vmcb.read(f::GUEST_RIP)) & 15;
+    if !has_length(ec) || !super::controls().is_some_and(|controls| controls.next_rip) {
+        return 0;
     }
-    0
+    // Not of a task switch, where it is 0: so what is no length is not taken for one.
+    match vmcb.read(f::NRIP).wrapping_sub(vmcb.read(f::GUEST_RIP)) {
+        length @ 1..=15 => length,
+        _ => 0,
+    }
 }
 
 /// Moves behind the instruction that exited.

@@ -37,6 +37,8 @@ pub enum Blocking {
 struct Step {
     /// Whether the guest single-steps itself.
     guest_steps: bool,
+    /// The IRET that is stepped over, which brings flags of its own.
+    iret: Option<u64>,
     dr6: u64,
 }
 
@@ -161,13 +163,22 @@ fn step(nmi: &Nmi, vmcb: Vmcb) {
     if nmi.step.get().is_none() {
         let flags = vmcb.read(f::GUEST_RFLAGS);
         let guest_steps = flags & TRAP != 0;
-        nmi.step.set(Some(Step { guest_steps, dr6: vmcb.read(f::GUEST_DR6) }));
+        let iret = match nmi.blocking.get() {
+            Blocking::Leaving(rip) => Some(rip),
+            _ => None,
+        };
+        let dr6 = vmcb.read(f::GUEST_DR6);
+        nmi.step.set(Some(Step { guest_steps, iret, dr6 }));
+        // Conditions stay in DR6 until software clears them: only new ones shall be seen.
+        vmcb.write(f::GUEST_DR6, dr6 & !CONDITIONS);
         vmcb.write(f::GUEST_RFLAGS, flags | TRAP);
     }
 }
 
 fn undo(vmcb: Vmcb, step: Step) {
-    if !step.guest_steps {
+    let reloaded = step.iret.is_some_and(|iret| iret != vmcb.read(f::GUEST_RIP));
+    vmcb.write(f::GUEST_DR6, vmcb.read(f::GUEST_DR6) | step.dr6 & CONDITIONS);
+    if !step.guest_steps && !reloaded {
         vmcb.write(f::GUEST_RFLAGS, vmcb.read(f::GUEST_RFLAGS) & !TRAP);
     }
 }
@@ -176,15 +187,12 @@ fn undo(vmcb: Vmcb, step: Step) {
 pub fn ends_step(ec: &Ec) -> bool {
     let Some(step) = ec.vcpu.svm.nmi.step.replace(None) else { return false };
     let vmcb = Vmcb::of(ec);
+    let others = vmcb.read(f::GUEST_DR6) & CONDITIONS != 0;
     undo(vmcb, step);
     look_again(ec);
-    let dr6 = vmcb.read(f::GUEST_DR6);
-    if step.guest_steps || dr6 & CONDITIONS != 0 {
-        if !step.guest_steps {
-            vmcb.write(f::GUEST_DR6, dr6 & !SINGLE_STEP | step.dr6 & SINGLE_STEP);
-        }
-        return false;
+    if !step.guest_steps {
+        let dr6 = vmcb.read(f::GUEST_DR6);
+        vmcb.write(f::GUEST_DR6, dr6 & !SINGLE_STEP | step.dr6 & SINGLE_STEP);
     }
-    vmcb.write(f::GUEST_DR6, step.dr6);
-    true
+    !step.guest_steps && !others
 }

@@ -26,6 +26,8 @@ pub struct Own {
     tsc_aux: Local<u64>,
     /// Its NMIs.
     pub nmi: Nmi,
+    /// Whether the VMM waits for the guest to take interrupts.
+    pub interrupt_window: Local<bool>,
     /// Bits of `VcpuState::intercepts`.
     pub intercepts: Local<u32>,
     /// A software interrupt that is to be delivered.
@@ -39,6 +41,7 @@ impl Own {
             tag: Local::new(Assigned::NONE),
             tsc_aux: Local::new(0),
             nmi: Nmi::new(),
+            interrupt_window: Local::new(false),
             intercepts: Local::new(0),
             soft_event: Local::new(None),
         }
@@ -87,12 +90,10 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
         Some(Space { table: Table::Msr(bitmap), .. }) => bitmap.base,
         _ => all_msrs,
     };
-    intercept(&ec);
-    vmcb.write(f::INTERCEPT_MISC2, MISC2.bits());
+    own(&ec);
     vmcb.write(f::INTERCEPT_MISC3, MISC3.bits());
     vmcb.write(f::IOPM_BASE, io);
     vmcb.write(f::MSRPM_BASE, msrs);
-    vmcb.write(f::V_INTR, VirtualInterrupt::INTR_MASKING.bits());
     vmcb.write(f::NP_ENABLE, 1);
     vmcb.write(f::N_CR3, table.root);
     vmcb.write(f::GUEST_EFER, EFER_SVME);
@@ -115,7 +116,7 @@ pub fn intercept(ec: &Ec) {
     misc1.set(Misc1::RDTSC, wanted & 1 != 0);
     misc1.set(Misc1::PAUSE, wanted & 2 != 0);
     misc1.set(Misc1::IRET, ec.vcpu.svm.nmi.watches_iret());
-    misc1.set(Misc1::VINTR, interrupt_window(vmcb));
+    misc1.set(Misc1::VINTR, ec.vcpu.svm.interrupt_window.get());
     let debug = if wanted & 4 != 0 { DEBUG_REGISTERS } else { 0 };
     let mut misc2 = MISC2;
     misc2.set(Misc2::RDTSCP, wanted & 1 != 0);
@@ -126,20 +127,21 @@ pub fn intercept(ec: &Ec) {
     vmcb.write(f::INTERCEPT_MISC2, misc2.bits());
 }
 
-/// Whether the VMM waits for the guest to take interrupts.
-pub fn interrupt_window(vmcb: Vmcb) -> bool {
-    vmcb.read(f::V_INTR) & VirtualInterrupt::IRQ.bits() != 0
-}
-
 /// Asks for the exit that comes when the guest can take an interrupt, or no longer: a virtual interrupt is pending,
 /// and its delivery is intercepted.
-pub fn set_interrupt_window(vmcb: Vmcb, on: bool) {
+pub fn set_interrupt_window(ec: &Ec, on: bool) {
+    ec.vcpu.svm.interrupt_window.set(on);
+    own(ec);
+}
+
+/// Writes the fields that are the kernel's own, whatever they hold.
+pub fn own(ec: &Ec) {
+    let vmcb = Vmcb::of(ec);
+    let mut interrupt = VirtualInterrupt::INTR_MASKING;
     let asked = VirtualInterrupt::IRQ | VirtualInterrupt::IGNORE_TPR;
-    let others = vmcb.read(f::V_INTR) & !asked.bits();
-    vmcb.write(f::V_INTR, if on { others | asked.bits() } else { others });
-    let mut misc1 = Misc1::from_bits_retain(vmcb.read(f::INTERCEPT_MISC1));
-    misc1.set(Misc1::VINTR, on);
-    vmcb.write(f::INTERCEPT_MISC1, misc1.bits());
+    interrupt.set(asked, ec.vcpu.svm.interrupt_window.get());
+    vmcb.write(f::V_INTR, interrupt.bits());
+    intercept(ec);
 }
 
 /// Gives a virtual CPU that is loaded a valid tag.
