@@ -33,6 +33,9 @@ pub struct SystemTest {
     direct: bool,
     #[serde(default)]
     gdb: bool,
+    /// Whether time goes by the instruction in QEMU, too.
+    #[serde(default)]
+    counted: bool,
     /// Seconds of wall time for all of it.
     pub timeout: u64,
     /// What fails the test as soon as it appears.
@@ -160,6 +163,7 @@ impl SystemTest {
     }
 
     fn run(&self, place: &Place) -> Run {
+        let pace = if self.counted { Pace::Repeatable } else { Pace::Fast };
         let specification = Specification {
             cpu: Some(place.cpu.clone()),
             cpus: self.cpus,
@@ -167,7 +171,7 @@ impl SystemTest {
             firmware: self.firmware,
             direct: self.direct,
             gdb: self.gdb,
-            ..Specification::usual(place.platform, Pace::Repeatable)
+            ..Specification::usual(place.platform, pace)
         };
         Run {
             name: format!("{} [{place}]", self.name),
