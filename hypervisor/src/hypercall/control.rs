@@ -64,7 +64,7 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     if sm.try_down(all) {
         return ec.as_ptr();
     }
-    if deadline <= arch::tsc() {
+    if deadline != FOREVER && deadline <= arch::tsc() {
         return fail(ec, Status::Timeout);
     }
     let cpu = cpu();

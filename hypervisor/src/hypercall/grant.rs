@@ -137,6 +137,7 @@ fn memory_from<S: Source>(
 }
 
 /// Flushes what has to be, and reports how far an operation came.
+#[inline(always)]
 fn settle(cpu: &Cpu, space: &Space, done: Progress, count: u64) -> Outcome {
     if done.flush == Flush::Needed {
         match space.table {
