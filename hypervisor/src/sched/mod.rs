@@ -255,6 +255,8 @@ pub fn tick(cpu: &Cpu) {
     if now >= cpu.slice_end.get() {
         // Preempting charges the time, and deciding puts it behind its equals or lets it wait.
         cpu.reschedule.set(true);
+        // Until that decision, which programs the timer, it is not to come again and again.
+        cpu.slice_end.set(u64::MAX);
     }
     // If more is due, its time is past and the timer fires as soon as interrupts are on.
     refresh_timer(cpu);
