@@ -104,3 +104,11 @@ pub fn write(register: Register, value: u32) {
 pub fn eoi() {
     write(EOI, 0);
 }
+
+/// Makes the local APIC tell the processor once more of the interrupts that it holds.
+pub fn look_again() {
+    // SAFETY: the task priority is the kernel's, and always 0.
+    unsafe {
+        core::arch::asm!("mov cr8, {}", in(reg) 0_u64, options(nomem, nostack, preserves_flags))
+    };
+}

@@ -8,8 +8,8 @@ use super::event::reinject;
 use super::vmcb::Vmcb;
 use super::{exception, nmi, vcpu};
 use crate::arch::cpu::{Cpu, cpu};
-use crate::arch::entry;
 use crate::arch::vcpu::{deliver, go_on};
+use crate::arch::{entry, lapic};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sched::{self, Next};
@@ -20,6 +20,11 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let cpu = cpu();
     let ec = Ref::of(ec);
     let vmcb = Vmcb::of(&ec);
+    if super::is_emulated_by_qemu() && cpu.timer.is_due() {
+        // It changes its set of pending interrupts without the lock under which devices add to it. One of the timer that is lost
+        // would be missed for ever; all others are found with it.
+        lapic::look_again();
+    }
     let code = vmcb.read(f::EXITCODE);
     if code > code::NPF {
         return refused(cpu, ec, vmcb, code);

@@ -25,6 +25,7 @@ pub mod vcpu;
 pub mod vmcb;
 
 use core::arch::x86_64::__cpuid;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use hypervisor_logic::svm::{Controls, Refusal, SvmCapabilities, negotiate};
 use spin::Once;
@@ -64,6 +65,7 @@ pub fn probe() -> Result<Virtualization, Refusal> {
     );
     let controls = negotiate(&capabilities)?;
     let controls = CONTROLS.call_once(|| controls);
+    QEMU.store(says_qemu(), Ordering::Relaxed);
     Ok(Virtualization {
         name: "AMD-V",
         largest_page: if controls.pages_1g { 30 } else { 21 },
@@ -73,8 +75,17 @@ pub fn probe() -> Result<Virtualization, Refusal> {
     })
 }
 
-/// QEMU's own emulation, which names itself, has no intercept of XSETBV (seen in 7.2).
+static QEMU: AtomicBool = AtomicBool::new(false);
+
+/// Whether this is QEMU's own emulation, which differs from a processor (seen in 7.2): it has no intercept of XSETBV, saves the
+/// wrong registers when it refuses a guest, and forgets interrupts that come during an exit.
+#[inline(always)]
 fn is_emulated_by_qemu() -> bool {
+    QEMU.load(Ordering::Relaxed)
+}
+
+/// QEMU's own emulation names itself.
+fn says_qemu() -> bool {
     const NAME: [[u8; 4]; 3] = [*b"TCGT", *b"CGTC", *b"GTCG"];
     let name = __cpuid(0x4000_0000);
     is_virtual() && [name.ebx, name.ecx, name.edx] == NAME.map(u32::from_le_bytes)
