@@ -4,7 +4,7 @@
 pub type Selector = u32;
 
 /// Number of selectors in an object space; larger ones are never valid.
-pub const SELECTORS: u32 = 1 << 17;
+pub const SELECTORS: u32 = 1 << 16;
 
 /// The selector that never holds a capability: "none" where an argument is optional.
 pub const NULL: Selector = 0;
@@ -106,6 +106,9 @@ impl Perms {
     pub const ALL: Self = Self(0xff);
     /// Nothing.
     pub const NONE: Self = Self(0);
+
+    /// Any object: destroy it.
+    pub const DESTROY: Self = Self(1 << 7);
 
     /// Pd: create objects that this domain pays for.
     pub const PD_CREATE: Self = Self(1 << 0);

@@ -89,6 +89,17 @@ pub enum Number {
     /// Move kernel memory between quotas (`PD_QUOTA` on the domain named, which must be the caller's child): flags =
     /// [`PdOp`], RSI = pages. RDI returns the domain's free pages, RSI its limit.
     CtrlPd = 15,
+    /// End the object named (`DESTROY`), in whatever state it is. All capabilities to it vanish, and its memory goes back to the
+    /// domain that paid. [`Status::Partial`] asks the caller to go on.
+    ///
+    /// * domain: with all that it pays for; what it has left goes to its parent. Not the caller's own, nor one above it
+    ///   ([`Status::BadParam`]).
+    /// * thread, handler, virtual CPU: with its scheduling context. Its caller's call returns [`Status::Aborted`]; if that
+    ///   was an event, the caller ends as if nobody had taken it. Its portals stay, and calls to them return
+    ///   [`Status::Aborted`]. A handler that works for it finishes that, on the time of whoever calls next.
+    /// * semaphore: who waits returns with [`Status::Aborted`]. An interrupt behind it is masked.
+    /// * space: not while threads of its domain run in it, or a virtual CPU uses it ([`Status::Busy`]).
+    Destroy = 16,
 }
 
 impl Number {
@@ -112,6 +123,7 @@ impl Number {
             13 => Self::CtrlSm,
             14 => Self::AssignInt,
             15 => Self::CtrlPd,
+            16 => Self::Destroy,
             _ => return None,
         })
     }

@@ -12,6 +12,7 @@ use hypervisor_logic::ipc as transfer;
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, Resume};
 use crate::hypercall::fail;
+use crate::list;
 use crate::object::ec::{Ec, Kind, Retry, State};
 use crate::object::pd::{Pd, insert};
 use crate::object::pt::Pt;
@@ -66,7 +67,7 @@ fn copy_long(to: &Ec, from: &Ec, tag: MsgTag) {
 /// Links an idle handler with its caller and aims it at the portal.
 #[inline(always)]
 fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
-    let handler = pt.handler;
+    let handler = pt.handler.get();
     caller.callee.set(Some(handler));
     handler.caller.set(Some(caller));
     handler.state.set(State::Ready);
@@ -86,7 +87,7 @@ pub extern "C" fn call(ec: &Ec, tag: u64, word: u64, _: u64, _: u64, _: u64) -> 
     let Ok(pt) = lookup::<Pt>(&caller.pd, (word >> 32) as Selector, Perms::PT_CALL) else {
         return fail(caller, Status::BadCap);
     };
-    let handler = pt.handler;
+    let handler = pt.handler.get();
     if handler.state.get() != State::Idle || handler.cpu != caller.cpu || tag > SHORT {
         return call_slowly(caller, tag, (word >> 32) as Selector);
     }
@@ -106,7 +107,7 @@ fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Next 
         caller.set_result(Status::BadCap);
         return sched::switch_to(cpu, caller);
     };
-    let handler = pt.handler;
+    let handler = pt.handler.get();
     if handler.state.get() != State::Idle || handler.cpu != caller.cpu {
         return cannot_enter(cpu, caller, handler, Retry::Call(selector, tag));
     }
@@ -125,6 +126,7 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> N
     } else {
         caller.retry.set(retry);
         caller.callee.set(Some(handler));
+        handler.waiters.push_back(caller);
         sched::put_back(cpu, arch::tsc());
         return None;
     };
@@ -171,7 +173,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
     let Ok(pt) = lookup::<Pt>(&ec.pd, selector, Perms::PT_EVENT) else {
         return unhandled(cpu, ec, "it has no portal for this");
     };
-    let handler = pt.handler;
+    let handler = pt.handler.get();
     if handler.state.get() != State::Idle || handler.cpu != ec.cpu {
         return cannot_enter(cpu, ec, handler, Retry::Event(selector));
     }
@@ -241,7 +243,9 @@ fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
     }
     let Some(caller) = handler.caller.get() else {
         handler.state.set(State::Idle);
-        return sched::block(cpu, None).as_ptr();
+        // Its caller has ended meanwhile, or it is new. Whoever helped gets through to it now.
+        let next = if cpu.helping.get() { sched::preempt(cpu) } else { sched::block(cpu, None) };
+        return next.as_ptr();
     };
     let in_event = caller.in_event.get();
     unlink(handler, caller);
@@ -270,6 +274,7 @@ pub fn abort(first: Ref<Ec>) -> Option<Ref<Ec>> {
     let mut next = Some(first);
     while let Some(ec) = next {
         ec.callee.set(None);
+        list::leave(ec);
         if !ec.in_event.replace(false) {
             ec.set_result(Status::Aborted);
             return Some(ec);

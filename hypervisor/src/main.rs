@@ -18,6 +18,7 @@ mod arch;
 mod boot;
 mod hypercall;
 mod ipc;
+mod list;
 mod log;
 mod mem;
 mod object;

@@ -2,14 +2,23 @@
 //!
 //! ```text
 //! root page: 512 words, each 0 or the address of a leaf page
-//! leaf page: 256 capabilities of two words: object, meta
+//! leaf page: 128 slots of four words: object, meta, next slot, previous slot
 //! ```
+//!
+//! The slots that hold capabilities to the same object are a list, wherever they are, which begins in the object: so
+//! an object that ends takes its capabilities with it. Who gave them to whom is not known.
 
 use crate::frames::{Frames, WORDS};
 use abi::cap::{NULL, ObjectType, Perms, SELECTORS, Selector};
 
 /// Capabilities in a leaf page.
-const PER_LEAF: u32 = (WORDS / 2) as u32;
+const PER_LEAF: u32 = (WORDS / SLOT) as u32;
+/// Words of a slot.
+const SLOT: usize = 4;
+/// Words in it.
+const META: usize = 1;
+const NEXT: usize = 2;
+const PREVIOUS: usize = 3;
 
 const _: () = assert!(SELECTORS as usize == WORDS * PER_LEAF as usize);
 
@@ -70,11 +79,11 @@ pub enum InsertError {
     NoMemory,
 }
 
-/// A step of emptying a table.
+/// A step of going through a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// The capability that was removed, if one was found in this step.
-    pub cap: Option<(Selector, Cap)>,
+pub struct Found {
+    /// The first capability, if one was found in this step, and its slot.
+    pub cap: Option<(Cap, u64)>,
     /// Where to go on; at or above the limit when there is nothing left.
     pub next: Selector,
 }
@@ -93,7 +102,39 @@ const fn root_index(sel: Selector) -> usize {
 
 #[inline(always)]
 const fn leaf_index(sel: Selector) -> usize {
-    (sel % PER_LEAF) as usize * 2
+    (sel % PER_LEAF) as usize * SLOT
+}
+
+/// The physical address of a slot; 0 for none.
+type Slot = u64;
+
+fn read(frames: &impl Frames, slot: Slot, word: usize) -> u64 {
+    frames.read(slot & !0xfff, (slot as usize & 0xfff) / 8 + word)
+}
+
+fn write(frames: &mut impl Frames, slot: Slot, word: usize, value: u64) {
+    frames.write(slot & !0xfff, (slot as usize & 0xfff) / 8 + word, value);
+}
+
+/// The slot behind one in the list of its object's; 0: it is the last.
+pub fn next(frames: &impl Frames, slot: u64) -> u64 {
+    read(frames, slot, NEXT)
+}
+
+/// Empties a slot of the list that begins with `head`. Returns where the list begins now.
+pub fn clear(frames: &mut impl Frames, head: u64, slot: u64) -> u64 {
+    let (next, previous) = (read(frames, slot, NEXT), read(frames, slot, PREVIOUS));
+    // A reader on another processor that still sees the object sees no rights.
+    write(frames, slot, META, 0);
+    write(frames, slot, 0, 0);
+    if next != 0 {
+        write(frames, next, PREVIOUS, previous);
+    }
+    if previous == 0 {
+        return next;
+    }
+    write(frames, previous, NEXT, next);
+    head
 }
 
 impl ObjectTable {
@@ -122,7 +163,8 @@ impl ObjectTable {
         Cap { object: frames.read(leaf, index), meta: frames.read(leaf, index + 1) }
     }
 
-    /// Puts a capability at an empty selector.
+    /// Puts a capability at an empty selector, in front of the list of its object's, which begins with `head`. Returns where that
+    /// begins now.
     ///
     /// # Errors
     /// See [`InsertError`]; the table's capabilities are as before.
@@ -131,7 +173,8 @@ impl ObjectTable {
         frames: &mut impl Frames,
         sel: Selector,
         cap: Cap,
-    ) -> Result<(), InsertError> {
+        head: u64,
+    ) -> Result<u64, InsertError> {
         if sel == NULL || sel >= SELECTORS || cap.is_empty() {
             return Err(InsertError::BadSelector);
         }
@@ -140,56 +183,45 @@ impl ObjectTable {
             leaf = frames.alloc().ok_or(InsertError::NoMemory)?;
             frames.write(self.root, root_index(sel), leaf);
         }
-        let index = leaf_index(sel);
-        if frames.read(leaf, index) != 0 {
+        let slot = leaf + 8 * leaf_index(sel) as u64;
+        if read(frames, slot, 0) != 0 {
             return Err(InsertError::Occupied);
         }
-        // A reader on another processor that sees the object sees its rights as well.
-        frames.write(leaf, index + 1, cap.meta);
-        frames.write(leaf, index, cap.object);
-        Ok(())
-    }
-
-    /// Empties a selector and returns what was there.
-    pub fn remove(&mut self, frames: &mut impl Frames, sel: Selector) -> Option<Cap> {
-        let cap = self.get(frames, sel);
-        if cap.is_empty() {
-            return None;
+        write(frames, slot, NEXT, head);
+        write(frames, slot, PREVIOUS, 0);
+        if head != 0 {
+            write(frames, head, PREVIOUS, slot);
         }
-        let leaf = frames.read(self.root, root_index(sel));
-        frames.write(leaf, leaf_index(sel), 0);
-        frames.write(leaf, leaf_index(sel) + 1, 0);
-        Some(cap)
+        // A reader on another processor that sees the object sees its rights as well.
+        write(frames, slot, META, cap.meta);
+        write(frames, slot, 0, cap.object);
+        Ok(slot)
     }
 
-    /// Removes the first capability from `from` on and below `limit`, in at most about 512 steps.
-    pub fn take_next(
-        &mut self,
-        frames: &mut impl Frames,
-        from: Selector,
-        limit: Selector,
-    ) -> Taken {
+    /// Finds the first capability from `from` on and below `limit`, in at most about 512 steps.
+    pub fn find_next(&self, frames: &impl Frames, from: Selector, limit: Selector) -> Found {
         let limit = limit.min(SELECTORS);
         let mut at = from;
         for _ in 0..WORDS {
             if at >= limit {
                 break;
             }
-            if frames.read(self.root, root_index(at)) == 0 {
+            let leaf = frames.read(self.root, root_index(at));
+            if leaf == 0 {
                 at = (at / PER_LEAF).wrapping_add(1).wrapping_mul(PER_LEAF);
                 continue;
             }
             let next = at.wrapping_add(1);
-            if let Some(cap) = self.remove(frames, at) {
-                return Taken { cap: Some((at, cap)), next };
+            let (cap, slot) = (self.get(frames, at), leaf + 8 * leaf_index(at) as u64);
+            if !cap.is_empty() {
+                return Found { cap: Some((cap, slot)), next };
             }
             at = next;
         }
-        Taken { cap: None, next: at }
+        Found { cap: None, next: at }
     }
 
-    /// Frees all pages. Capabilities that are still in the table vanish: take them out first with
-    /// [`Self::take_next`] if their objects count references.
+    /// Frees all pages. The table must be empty: see [`Self::find_next`] and [`clear`].
     pub fn destroy(self, frames: &mut impl Frames) {
         for index in 0..WORDS {
             let leaf = frames.read(self.root, index);

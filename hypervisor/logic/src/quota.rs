@@ -7,6 +7,7 @@
 pub struct Quota {
     free: u64,
     limit: u64,
+    closed: bool,
 }
 
 /// The account has too little left.
@@ -16,7 +17,7 @@ pub struct Exhausted;
 impl Quota {
     /// An account of `limit` pages, all free.
     pub const fn new(limit: u64) -> Self {
-        Self { free: limit, limit }
+        Self { free: limit, limit, closed: false }
     }
 
     /// Pages that can still be taken.
@@ -34,11 +35,19 @@ impl Quota {
     /// Pays for `pages`.
     ///
     /// # Errors
-    /// [`Exhausted`] if fewer are free; nothing was taken then.
+    /// [`Exhausted`] if fewer are free, or the account is closed; nothing was taken then.
     #[inline]
     pub fn take(&mut self, pages: u64) -> Result<(), Exhausted> {
+        if self.closed {
+            return Err(Exhausted);
+        }
         self.free = self.free.checked_sub(pages).ok_or(Exhausted)?;
         Ok(())
+    }
+
+    /// From now on nothing can be taken, not even nothing.
+    pub const fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Gets back pages that [`Self::take`] paid for.

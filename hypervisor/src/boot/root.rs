@@ -22,7 +22,7 @@ use crate::arch::{self, Resume, Vcpu, bitmaps, fpu, space};
 use crate::log;
 use crate::mem::tables::Tables;
 use crate::mem::{pool, virt};
-use crate::object::ec::{Birth, Ec, Frame, Kind};
+use crate::object::ec::{Birth, Ec, Frame, Kind, set_nobody};
 use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
@@ -65,7 +65,7 @@ pub fn prepare(
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
     let pd = unsafe {
-        virt(page).cast::<Pd>().write(Pd::new(None, pool::free_pages(), HIGHEST));
+        virt(page).cast::<Pd>().write(Pd::new(0, pool::free_pages(), HIGHEST));
         Ref::<Pd>::from_address(virt(page) as u64)
     };
     let objects = need(Space::create(pd, abi::cap::SpaceKind::Object));
@@ -78,15 +78,15 @@ pub fn prepare(
     fill(&ports, &msrs);
     let (image_start, entry) = load_image(info, map, physical, pd, &host);
     let physical_space = physical_space(info, map, machine, image_start);
-    let frames = need(Ref::create(&pd, Space::new(pd, Table::Physical(physical_space))));
+    let frames = need(Ref::create(pd, Space::new(pd, Table::Physical(physical_space))));
     let utcb = need(pd.account.take_page().ok_or(()));
     kernel_page(pd, &host, ROOT_UTCB, utcb, MemRights::RW);
     map_log(physical, map, pd, &host);
     let ec = start_thread(pd, utcb, entry);
     crate::sched::set_tsc_hz(machine.tsc_hz);
     let budget = Budget::new(SLICE, 0, arch::tsc());
-    let sc = need(Ref::create(&pd, Sc::new(ec, HIGHEST, budget)));
-    ec.has_sc.set(true);
+    let sc = need(Ref::create(pd, Sc::new(ec, HIGHEST, budget)));
+    ec.sc.set(Some(sc));
     publish(pd, own::PD, pd);
     publish(pd, own::OBJECTS, objects);
     publish(pd, own::MEMORY, host);
@@ -96,7 +96,7 @@ pub fn prepare(
     publish(pd, root::EC, ec);
     publish(pd, root::SC, sc);
     for interrupt in 0..machine.interrupts {
-        let sm = need(Ref::create(&pd, Sm::new(pd, 0, Some(interrupt))));
+        let sm = need(Ref::create(pd, Sm::new(0, Some(interrupt))));
         publish(pd, root::INTERRUPTS + interrupt, sm);
     }
     make_idle(machine, pd);
@@ -261,7 +261,7 @@ fn start_thread(pd: Ref<Pd>, utcb: u64, entry: u64) -> Ref<Ec> {
     frame.gpr.rdi = ROOT_HIP;
     frame.gpr.rsi = ROOT_UTCB;
     let thread = thread(pd, virt(utcb).cast(), Resume::hypercall(), frame);
-    need(Ref::create(&pd, thread).map_err(|(status, _)| status))
+    need(Ref::create(pd, thread).map_err(|(status, _)| status))
 }
 
 /// Writes the idle context into its page.
@@ -270,6 +270,8 @@ fn make_idle(machine: &Machine, pd: Ref<Pd>) {
     idle.kernel_stack.set(machine.stack_top);
     // SAFETY: the page was set aside for this.
     unsafe { machine.idle.as_ptr().write(idle) };
+    let nobody = thread(pd, core::ptr::null_mut(), Resume::never(), Frame::default());
+    set_nobody(need(Ref::create(pd, nobody).map_err(|(status, _)| status)));
 }
 
 fn thread(pd: Ref<Pd>, utcb: *mut Utcb, resume: Resume, frame: Frame) -> Ec {
@@ -279,6 +281,7 @@ fn thread(pd: Ref<Pd>, utcb: *mut Utcb, resume: Resume, frame: Frame) -> Ec {
         cpu: 0,
         events: 0,
         utcb,
+        utcb_address: ROOT_UTCB,
         resume,
         entry_sp: 0,
         frame,

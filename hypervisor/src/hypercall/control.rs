@@ -35,7 +35,7 @@ pub extern "C" fn semaphore(
         if !sm.try_up() {
             return wake(ec, sm);
         }
-    } else if operation != SmOp::Down as u8 || sm.interrupt.get().is_some() || !sm.try_down(false) {
+    } else if operation != SmOp::Down as u8 || sm.interrupt.is_some() || !sm.try_down(false) {
         return down(ec, sm, operation, deadline);
     }
     ec.set_result(Status::Success);
@@ -57,7 +57,7 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     if !all && operation != SmOp::Down as u8 {
         return fail(ec, Status::BadHypercall);
     }
-    if let Some(interrupt) = sm.interrupt.get() {
+    if let Some(interrupt) = sm.interrupt {
         interrupts::acknowledge(interrupt);
     }
     ec.set_result(Status::Success);
@@ -69,7 +69,7 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     }
     let cpu = cpu();
     ec.state.set(State::Blocked);
-    sm.enqueue(ec);
+    sm.queue.push_back(ec);
     if deadline != FOREVER {
         cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline);
     }
@@ -114,7 +114,7 @@ pub fn pt(caller: &Pd, args: Args) -> Outcome {
 /// Hypercall `AssignInt`.
 pub fn interrupt(caller: &Pd, args: Args) -> Outcome {
     let sm = lookup::<Sm>(caller, args.selector, Perms::SM_BIND)?;
-    let interrupt = sm.interrupt.get().ok_or(Status::BadParam)?;
+    let interrupt = sm.interrupt.ok_or(Status::BadParam)?;
     let mode = u8::try_from(args.a2).ok().filter(|mode| *mode < 4).ok_or(Status::BadParam)?;
     if args.a3 != 0 {
         return Err(Status::BadCpu);
@@ -127,7 +127,7 @@ pub fn interrupt(caller: &Pd, args: Args) -> Outcome {
 pub fn pd(caller: Ref<Pd>, args: Args) -> Outcome {
     let pd = lookup::<Pd>(&caller, args.selector, Perms::PD_QUOTA)?;
     let pages = args.a2;
-    if args.flags != PdOp::Read as u8 && !pd.is_child_of(caller) {
+    if args.flags != PdOp::Read as u8 && pd.parent() != Some(caller) {
         return Err(Status::BadParam);
     }
     match args.flags {

@@ -11,24 +11,20 @@ use hypervisor_logic::sched::Budget;
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
 use crate::arch::{self, Resume, Vcpu};
-use crate::mem::virt;
+use crate::mem::{phys, virt};
 use crate::object::ec::{Birth, Ec, Frame, Kind};
 use crate::object::pd::Pd;
 use crate::object::pt::Pt;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
 use crate::object::space::{Space, Table};
-use crate::object::{Object, Ref, lookup};
+use crate::object::{Object, Ref, destroy, lookup};
 use crate::sched;
 
 /// Puts a new object's capability into the caller's table, or destroys the object.
-fn publish<T: Object>(caller: &Pd, at: u64, object: Ref<T>, payer: &Pd) -> Result<(), Status> {
+fn publish<T: Object>(cpu: &Cpu, caller: &Pd, at: u64, object: Ref<T>) -> Outcome {
     let result = selector(at).and_then(|at| caller.insert(at, object.cap(Perms::ALL)));
-    if result.is_err() {
-        // SAFETY: the object was just made, and nothing refers to it.
-        unsafe { object.destroy(payer) };
-    }
-    result
+    result.map(|()| Values::NONE).inspect_err(|_| destroy::undo(cpu, object.header()))
 }
 
 /// Whether the caller's table can take a capability there: asked before something is made that cannot be undone.
@@ -45,37 +41,29 @@ fn payer(caller: &Pd, args: Args) -> Result<Ref<Pd>, Status> {
 }
 
 /// Hypercall `CreatePd`.
-pub fn pd(caller: &Pd, args: Args) -> Outcome {
+pub fn pd(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+    /// Domains above one at most.
+    const DEEPEST: u8 = 64;
     let parent = lookup::<Pd>(caller, args.selector, Perms::PD_CREATE.union(Perms::PD_QUOTA))?;
     vacant(caller, args.a1)?;
+    if parent.depth >= DEEPEST {
+        return Err(Status::BadParam);
+    }
     let max_priority = u8::try_from(args.a3).unwrap_or(u8::MAX).min(parent.max_priority);
-    let child = Ref::create(&parent, Pd::new(Some(parent), 0, max_priority))
-        .map_err(|(status, _)| status)?;
-    if let Err(status) = parent.account.transfer(&child.account, args.a2) {
-        // SAFETY: it was just made.
-        unsafe { child.destroy(&parent) };
-        return Err(status);
-    }
-    if let Err(status) = selector(args.a1).and_then(|at| caller.insert(at, child.cap(Perms::ALL))) {
-        // The way back cannot fail: the child has used nothing.
-        let _ = child.account.transfer(&parent.account, args.a2);
-        // SAFETY: it was just made.
-        unsafe { child.destroy(&parent) };
-        return Err(status);
-    }
-    Ok(Values::NONE)
+    let child = Pd::new(parent.depth + 1, 0, max_priority);
+    let child = Ref::create(parent, child).map_err(|(status, _)| status)?;
+    let moved = parent.account.transfer(&child.account, args.a2);
+    moved.inspect_err(|_| destroy::undo(cpu, child.header()))?;
+    publish(cpu, caller, args.a1, child)
 }
 
 /// Hypercall `CreateSpace`.
-pub fn space(caller: &Pd, args: Args) -> Outcome {
+pub fn space(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
     let kind = SpaceKind::from_abi(args.a2).ok_or(Status::BadParam)?;
-    let at = vacant(caller, args.a1)?;
+    vacant(caller, args.a1)?;
     let space = Space::create(pd, kind)?;
-    if let Err(status) = caller.insert(at, space.cap(Perms::ALL)) {
-        Space::undo(space);
-        return Err(status);
-    }
+    publish(cpu, caller, args.a1, space)?;
     space.adopt();
     Ok(Values::NONE)
 }
@@ -131,18 +119,19 @@ fn thread(
         cpu: cpu.number,
         events,
         utcb: virt(utcb).cast(),
+        utcb_address,
         resume: Resume::hypercall(),
         entry_sp: sp,
         frame,
         vcpu: Vcpu::none(),
     };
-    let made = Ref::create(&pd, Ec::new(birth)).map_err(|(status, _)| status);
-    let made = made.and_then(|ec| publish(caller, u64::from(at), ec, &pd));
-    if let Err(status) = made {
-        unmap_utcb(pd, utcb_address, utcb);
-        return Err(status);
+    match Ref::create(pd, Ec::new(birth)) {
+        Ok(ec) => publish(cpu, caller, at.into(), ec),
+        Err((status, ec)) => {
+            unmap_utcb(&ec);
+            Err(status)
+        }
     }
-    Ok(Values::NONE)
 }
 
 /// A message page for a thread of `pd`, mapped at `address`: its physical address.
@@ -157,13 +146,14 @@ fn map_utcb(pd: Ref<Pd>, address: u64) -> Result<u64, Status> {
     Ok(page)
 }
 
-fn unmap_utcb(pd: Ref<Pd>, address: u64, page: u64) {
-    if let Some(host) = pd.host.get()
+/// Takes the message page away from a thread that does not need it any more.
+pub fn unmap_utcb(ec: &Ec) {
+    if let Some(host) = ec.pd.host.get()
         && let Table::Host(table) = &host.table
     {
-        arch::space::unmap_kernel_page(table, &pd.account, address);
-        // SAFETY: no thread has it, and it is no longer mapped.
-        unsafe { pd.account.give_page(page) };
+        arch::space::unmap_kernel_page(table, &ec.pd.account, ec.utcb_address);
+        // SAFETY: it is no longer mapped, and the thread does not run any more.
+        unsafe { ec.pd.account.give_page(phys(ec.utcb)) };
     }
 }
 
@@ -189,36 +179,33 @@ fn vcpu(
     if !fits {
         return Err(Status::BadCap);
     }
+    // So that it ends before they do.
+    let spaces = [Some(guest), msrs, ports];
+    if spaces.iter().flatten().any(|space| space.pd != pd) {
+        return Err(Status::BadParam);
+    }
     let birth = Birth {
         pd,
         kind: Kind::Vcpu(arch::vendor()),
         cpu: cpu.number,
         events,
         utcb: core::ptr::null_mut(),
+        utcb_address: 0,
         resume: Resume::never(),
         entry_sp: 0,
         frame: Frame::default(),
-        vcpu: Vcpu::new(&pd, msrs)?,
+        vcpu: Vcpu::new(&pd, spaces)?,
     };
-    let ec = match Ref::create(&pd, Ec::new(birth)) {
-        Ok(ec) => ec,
+    match Ref::create(pd, Ec::new(birth)) {
+        Ok(ec) => {
+            arch::vcpu::init(ec, &guest, ports.as_deref());
+            publish(cpu, caller, at.into(), ec)
+        }
         Err((status, ec)) => {
             ec.vcpu.free(&pd);
-            return Err(status);
+            Err(status)
         }
-    };
-    // From here on nothing can fail but a full table.
-    if let Err(status) = caller.insert(at, ec.cap(Perms::ALL)) {
-        // SAFETY: it was just made.
-        unsafe {
-            let vcpu = core::ptr::read(&raw const ec.vcpu);
-            vcpu.free(&pd);
-            ec.destroy(&pd);
-        }
-        return Err(status);
     }
-    arch::vcpu::init(ec, &guest, ports.as_deref());
-    Ok(Values::NONE)
 }
 
 /// Hypercall `CreateSc`.
@@ -230,37 +217,36 @@ pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if args.a4 < sched::least_budget() || (args.a5 != 0 && args.a4 > args.a5) {
         return Err(Status::BadParam);
     }
-    if ec.kind == Kind::Handler || ec.has_sc.get() {
+    if ec.kind == Kind::Handler || ec.sc.get().is_some() {
         return Err(Status::Busy);
     }
     if ec.cpu != cpu.number {
         return Err(Status::BadCpu);
     }
     let budget = Budget::new(args.a4, args.a5, arch::tsc());
-    let sc = Ref::create(&pd, Sc::new(ec, priority, budget)).map_err(|(status, _)| status)?;
-    publish(caller, args.a1, sc, &pd)?;
-    ec.has_sc.set(true);
+    let sc = Ref::create(pd, Sc::new(ec, priority, budget)).map_err(|(status, _)| status)?;
+    ec.sc.set(Some(sc));
+    publish(cpu, caller, args.a1, sc)?;
     sched::make_ready(cpu, sc);
     Ok(Values::NONE)
 }
 
 /// Hypercall `CreatePt`.
-pub fn pt(caller: &Pd, args: Args) -> Outcome {
+pub fn pt(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
     let handler = lookup::<Ec>(caller, selector(args.a2)?, Perms::EC_BIND_PT)?;
     if handler.kind != Kind::Handler || args.a3 >= USER_TOP {
         return Err(Status::BadParam);
     }
-    let pt = Pt::new(pd, handler, args.a3, args.a4, args.a5);
-    let pt = Ref::create(&pd, pt).map_err(|(status, _)| status)?;
-    publish(caller, args.a1, pt, &pd)?;
-    Ok(Values::NONE)
+    let pt = Pt::new(handler, args.a3, args.a4, args.a5);
+    let pt = Ref::create(pd, pt).map_err(|(status, _)| status)?;
+    handler.portals.push_back(pt);
+    publish(cpu, caller, args.a1, pt)
 }
 
 /// Hypercall `CreateSm`.
-pub fn sm(caller: &Pd, args: Args) -> Outcome {
+pub fn sm(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let pd = payer(caller, args)?;
-    let sm = Ref::create(&pd, Sm::new(pd, args.a2, None)).map_err(|(status, _)| status)?;
-    publish(caller, args.a1, sm, &pd)?;
-    Ok(Values::NONE)
+    let sm = Ref::create(pd, Sm::new(args.a2, None)).map_err(|(status, _)| status)?;
+    publish(cpu, caller, args.a1, sm)
 }

@@ -16,7 +16,7 @@ use crate::arch::{self, bitmaps::GUEST_MSRS};
 use crate::mem::tables::{ReadOnly, Tables};
 use crate::object::pd::{Pd, insert};
 use crate::object::space::{Space, Table};
-use crate::object::{lookup, release};
+use crate::object::{destroy, lookup};
 
 /// Pages that tasks may map something at.
 const USER_PAGES: u64 = USER_TOP >> PAGE_SHIFT;
@@ -165,12 +165,13 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
                 .checked_add(count)
                 .filter(|end| *end <= u64::from(SELECTORS))
                 .ok_or(Status::BadParam)?;
-            let mut table = ObjectTable::from_root(table.root);
-            let taken = table.take_next(&mut tables, first as Selector, end as Selector);
-            if let Some((_, cap)) = taken.cap {
-                release(cap);
+            let found = table.find_next(&ReadOnly, first as Selector, end as Selector);
+            let mut done = u64::from(found.next).saturating_sub(first).min(count);
+            if let Some((cap, slot)) = found.cap
+                && !destroy::drop_capability(cpu, cap, slot)
+            {
+                done -= 1;
             }
-            let done = u64::from(taken.next).saturating_sub(first).min(count);
             Ok(Values::progress(done, count))
         }
         Table::Port(bitmap) => {

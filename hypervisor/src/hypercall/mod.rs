@@ -2,7 +2,10 @@
 
 mod control;
 mod create;
+mod end;
 mod grant;
+
+pub use create::unmap_utcb;
 
 use abi::cap::Selector;
 use abi::hypercall::{Number, Status};
@@ -58,12 +61,13 @@ fn selector(argument: u64) -> Result<Selector, Status> {
 type Entry = extern "C" fn(&Ec, u64, u64, u64, u64, u64) -> *const Ec;
 
 /// The hypercalls by number.
-pub static TABLE: [Entry; Number::CtrlPd as usize + 1] = {
-    let mut table: [Entry; Number::CtrlPd as usize + 1] = [other; Number::CtrlPd as usize + 1];
+pub static TABLE: [Entry; Number::Destroy as usize + 1] = {
+    let mut table: [Entry; Number::Destroy as usize + 1] = [other; Number::Destroy as usize + 1];
     // Those that are called most have a way of their own.
     table[Number::Call as usize] = ipc::call;
     table[Number::Reply as usize] = ipc::reply;
     table[Number::CtrlSm as usize] = control::semaphore;
+    table[Number::Destroy as usize] = end::destroy;
     table
 };
 
@@ -92,12 +96,12 @@ extern "C" fn other(ec: &Ec, a2: u64, word: u64, a1: u64, a3: u64, a4: u64) -> *
 fn perform(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcome {
     let pd = &*ec.pd;
     match number.ok_or(Status::BadHypercall)? {
-        Number::CreatePd => create::pd(pd, args),
-        Number::CreateSpace => create::space(pd, args),
+        Number::CreatePd => create::pd(cpu, pd, args),
+        Number::CreateSpace => create::space(cpu, pd, args),
         Number::CreateEc => create::ec(cpu, pd, args),
         Number::CreateSc => create::sc(cpu, pd, args),
-        Number::CreatePt => create::pt(pd, args),
-        Number::CreateSm => create::sm(pd, args),
+        Number::CreatePt => create::pt(cpu, pd, args),
+        Number::CreateSm => create::sm(cpu, pd, args),
         Number::Grant => grant::grant(cpu, pd, args),
         Number::Revoke => grant::revoke(cpu, pd, args),
         Number::CtrlEc => control::ec(ec, args),
@@ -105,7 +109,9 @@ fn perform(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcom
         Number::CtrlPt => control::pt(pd, args),
         Number::AssignInt => control::interrupt(pd, args),
         Number::CtrlPd => control::pd(ec.pd, args),
-        Number::Call | Number::Reply | Number::CtrlSm => Err(Status::BadHypercall),
+        Number::Call | Number::Reply | Number::CtrlSm | Number::Destroy => {
+            Err(Status::BadHypercall)
+        }
     }
 }
 

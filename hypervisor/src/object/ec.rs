@@ -3,12 +3,14 @@
 use abi::cap::{ObjectType, Selector};
 use abi::fault::Gprs;
 use abi::utcb::Utcb;
+use spin::Once;
 
 use super::pd::Pd;
+use super::pt::Pt;
 use super::sc::Sc;
-use super::sm::Wait;
 use super::{Header, Object, Ref};
 use crate::arch::{Resume, Vcpu, Vendor};
+use crate::list::{Linked, Links, List};
 use crate::sched::timeout::Timeout;
 use crate::sync::Local;
 
@@ -83,6 +85,8 @@ pub struct Ec {
     pub kernel_stack: Local<u64>,
     /// Its message page, in the window; null for a virtual CPU.
     pub utcb: *mut Utcb,
+    /// Where its domain sees that page.
+    pub utcb_address: u64,
     /// Page-table root of its domain.
     pub cr3: Local<u64>,
     /// Its domain.
@@ -107,14 +111,18 @@ pub struct Ec {
     pub cpu: u32,
     /// Unfinished business.
     pub retry: Local<Retry>,
-    /// Its place in a semaphore's queue.
-    pub wait: Local<Wait>,
+    /// Its place in the queue of a semaphore, or among the waiters of a handler.
+    wait: Links<Self>,
+    /// Who waits for its turn with it.
+    pub waiters: List<Self>,
+    /// The portals it serves.
+    pub portals: List<Pt>,
     /// Its deadline: of a semaphore down, or of a virtual CPU.
     pub timeout: Timeout,
     /// Scheduling contexts that would run it if it were not blocked.
-    pub parked: Local<Option<Ref<Sc>>>,
-    /// Whether a scheduling context was bound.
-    pub has_sc: Local<bool>,
+    pub parked: List<Sc>,
+    /// Its scheduling context.
+    pub sc: Local<Option<Ref<Sc>>>,
     /// A virtual CPU's own part.
     pub vcpu: Vcpu,
 }
@@ -136,6 +144,8 @@ pub struct Birth {
     pub events: Selector,
     /// Its message page, or null.
     pub utcb: *mut Utcb,
+    /// Where its domain sees that page.
+    pub utcb_address: u64,
     /// How it starts.
     pub resume: Resume,
     /// A handler's stack pointer.
@@ -155,6 +165,7 @@ impl Ec {
             frame: Local::new(birth.frame),
             kernel_stack: Local::new(0),
             utcb: birth.utcb,
+            utcb_address: birth.utcb_address,
             cr3: Local::new(birth.pd.cr3.get()),
             pd: birth.pd,
             entry_sp: birth.entry_sp,
@@ -167,10 +178,12 @@ impl Ec {
             kind: birth.kind,
             cpu: birth.cpu,
             retry: Local::new(Retry::None),
-            wait: Local::new(Wait::NONE),
+            wait: Links::new(),
+            waiters: List::new(),
+            portals: List::new(),
             timeout: Timeout::new(),
-            parked: Local::new(None),
-            has_sc: Local::new(false),
+            parked: List::new(),
+            sc: Local::new(None),
             vcpu: birth.vcpu,
         }
     }
@@ -188,4 +201,24 @@ impl Ec {
     pub fn set_result(&self, status: abi::hypercall::Status) {
         self.regs().gpr.rax = status as u64;
     }
+}
+
+impl Linked for Ec {
+    #[inline(always)]
+    fn links(&self) -> &Links<Self> {
+        &self.wait
+    }
+}
+
+static NOBODY: Once<Ref<Ec>> = Once::new();
+
+/// Says who stands in for handlers that have ended.
+pub fn set_nobody(ec: Ref<Ec>) {
+    ec.state.set(State::Dead);
+    NOBODY.call_once(|| ec);
+}
+
+/// A context that never lived: it serves the portals of handlers that have ended.
+pub fn nobody() -> Ref<Ec> {
+    *NOBODY.wait()
 }

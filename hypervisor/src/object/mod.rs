@@ -1,9 +1,17 @@
 //! The kernel objects.
 //!
-//! Objects live in memory that a protection domain pays for, and never move. Capabilities count; a [`Ref`] does not. Semaphores
-//! and portals end with their last capability; domains, spaces, execution and scheduling contexts live on, so the links
-//! between objects, which all lead to such, hold.
+//! Objects live in memory that a protection domain pays for, and never move. They end when somebody destroys them ([`destroy`]),
+//! and with the domain that pays for them; semaphores and portals also with their last capability. Whatever ends leaves
+//! the lists that it is in first, and takes along what would lead to it:
+//!
+//! ```text
+//! Pd ──► what it pays for, newest first: so contexts end before the spaces they run in
+//! object ──► slots of the capabilities to it
+//! Ec ──► its Sc, the portals it serves, the contexts that wait for its answer or for their turn
+//! Sm ──► the contexts that wait for it
+//! ```
 
+pub mod destroy;
 pub mod ec;
 pub mod pd;
 pub mod pt;
@@ -18,20 +26,33 @@ use abi::cap::{ObjectType, Perms, Selector};
 use abi::hypercall::Status;
 use hypervisor_logic::objects::{Cap, matches};
 
+use crate::list::{Linked, Links};
 use crate::sync::Local;
 use pd::Pd;
 
 /// What every object starts with.
 #[repr(C)]
 pub struct Header {
-    refs: Local<u32>,
-    ty: ObjectType,
+    /// Slot of the newest capability to it; 0: there is none.
+    slots: Local<u64>,
+    /// What it is.
+    pub ty: ObjectType,
+    /// Who pays for it: nobody for the first domain and for what belongs to a CPU.
+    pub payer: Local<Option<Ref<Pd>>>,
+    /// Its place among what its payer pays for.
+    links: Links<Self>,
+}
+
+impl Linked for Header {
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
 }
 
 impl Header {
     /// The header of a new object that nothing refers to yet.
     pub const fn new(ty: ObjectType) -> Self {
-        Self { refs: Local::new(0), ty }
+        Self { slots: Local::new(0), ty, payer: Local::new(None), links: Links::new() }
     }
 }
 
@@ -105,7 +126,7 @@ impl<T> Ref<T> {
 
 impl<T: Object> Ref<T> {
     /// Puts a new object into memory that `pd` pays for. Hands the object back when there is too little.
-    pub fn create(pd: &Pd, object: T) -> Result<Self, (Status, T)> {
+    pub fn create(pd: Ref<Pd>, object: T) -> Result<Self, (Status, T)> {
         let Some(memory) = pd.account.alloc(size_of::<T>()) else {
             return Err((Status::Quota, object));
         };
@@ -113,50 +134,20 @@ impl<T: Object> Ref<T> {
         // SAFETY: the slot is fresh, large enough, and aligned to 64 bytes, which no object exceeds.
         unsafe { memory.write(object) };
         const { assert!(align_of::<T>() <= 64) };
+        let header = Self(memory).header();
+        header.payer.set(Some(pd));
+        pd.objects.push_front(header);
         Ok(Self(memory))
     }
 
-    /// Gives the memory of an object back that could not be finished or that nothing refers to any more.
-    ///
-    /// # Safety
-    /// Nothing refers to the object, and `pd` paid for it.
-    pub unsafe fn destroy(self, pd: &Pd) {
-        // SAFETY: the caller vouches that the object is unreachable, and `create` put it into a slot of `pd`.
-        unsafe {
-            core::ptr::drop_in_place(self.0.as_ptr());
-            pd.account.free(self.0.cast());
-        }
+    /// What it starts with.
+    pub const fn header(self) -> Ref<Header> {
+        Ref(self.0.cast())
     }
 
     /// A capability to the object.
     pub fn cap(self, perms: Perms) -> Cap {
         Cap { object: self.address(), meta: (T::TYPE as u64) << 8 | u64::from(perms.0) }
-    }
-}
-
-/// Counts one more reference to the object behind a capability.
-pub fn retain(cap: Cap) {
-    // SAFETY: a capability that is in a table or about to be put into one names a live object.
-    let header = unsafe { Ref::<Header>::from_address(cap.object) };
-    header.refs.set(header.refs.get().saturating_add(1));
-}
-
-/// Counts one reference less. The last one of a semaphore or portal frees it.
-pub fn release(cap: Cap) {
-    // SAFETY: the capability was in a table until now, so its object is live.
-    let header = unsafe { Ref::<Header>::from_address(cap.object) };
-    let left = header.refs.get().saturating_sub(1);
-    header.refs.set(left);
-    if left == 0 {
-        // SAFETY: the type in the header is that of the object, and nothing refers to it any more.
-        unsafe {
-            match header.ty {
-                ObjectType::Sm => sm::Sm::end(Ref::from_address(cap.object)),
-                ObjectType::Pt => pt::Pt::end(Ref::from_address(cap.object)),
-                // Threads, their time and their spaces live on without capabilities: they can still run.
-                ObjectType::Pd | ObjectType::Ec | ObjectType::Sc | ObjectType::Space => {}
-            }
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use hypervisor_logic::objects::{Cap, InsertError, ObjectTable};
 use hypervisor_logic::quota::Quota;
 
 use super::space::Space;
-use super::{Header, Object, Ref, retain};
+use super::{Header, Object, Ref};
+use crate::list::List;
 use crate::mem::pool;
 use crate::mem::slab::Slabs;
 use crate::mem::tables::{ReadOnly, Tables};
@@ -23,12 +24,15 @@ pub struct Pd {
     /// Page-table root of its host space, 0 before that is made.
     pub cr3: Local<u64>,
     /// Root page of its object table, 0 before that is made.
-    objects: Local<u64>,
+    table: Local<u64>,
     /// Its host space.
     pub host: Local<Option<Ref<Space>>>,
     /// Its port space.
     pub ports: Local<Option<Ref<Space>>>,
-    parent: Option<Ref<Self>>,
+    /// What it pays for, the newest first.
+    pub objects: List<Header>,
+    /// Domains above it.
+    pub depth: u8,
     /// Highest priority of the scheduling contexts it pays for.
     pub max_priority: u8,
 }
@@ -39,8 +43,8 @@ unsafe impl Object for Pd {
 }
 
 impl Pd {
-    /// A domain with `pages` of kernel memory and no spaces, that gives priorities up to `max_priority`.
-    pub fn new(parent: Option<Ref<Self>>, pages: u64, max_priority: u8) -> Self {
+    /// A domain below `depth` others, with `pages` of kernel memory and no spaces, that gives priorities up to `max_priority`.
+    pub fn new(depth: u8, pages: u64, max_priority: u8) -> Self {
         Self {
             header: Header::new(ObjectType::Pd),
             account: Account {
@@ -48,40 +52,41 @@ impl Pd {
                 slabs: Local::new(Slabs::new()),
             },
             cr3: Local::new(0),
-            objects: Local::new(0),
+            table: Local::new(0),
             host: Local::new(None),
             ports: Local::new(None),
-            parent,
+            objects: List::new(),
+            depth,
             max_priority,
         }
     }
 
-    /// Whether `self` was made below `other`.
-    pub fn is_child_of(&self, other: Ref<Self>) -> bool {
-        self.parent == Some(other)
+    /// The domain that it was made below.
+    pub fn parent(&self) -> Option<Ref<Self>> {
+        self.header.payer.get()
     }
 
     /// Whether the domain has an object space.
     pub fn has_objects(&self) -> bool {
-        self.objects.get() != 0
+        self.table.get() != 0
     }
 
     /// The domain's object space.
     pub fn object_table(&self) -> Option<ObjectTable> {
-        let root = self.objects.get();
+        let root = self.table.get();
         (root != 0).then_some(ObjectTable::from_root(root))
     }
 
     /// Makes `table` the domain's object space.
     pub fn set_objects(&self, table: ObjectTable) {
-        self.objects.set(table.root);
+        self.table.set(table.root);
     }
 
     /// The capability at a selector; one that matches nothing if there is none.
     #[inline(always)]
     pub fn capability(&self, selector: Selector) -> Cap {
         // Every domain has an object space before its first thread exists.
-        ObjectTable::from_root(self.objects.get()).get(&ReadOnly, selector)
+        ObjectTable::from_root(self.table.get()).get(&ReadOnly, selector)
     }
 
     /// Puts a capability into the domain's object space.
@@ -91,7 +96,7 @@ impl Pd {
     }
 }
 
-/// Puts a capability into a table whose leaves `account` pays for, and counts it.
+/// Puts a capability into a table whose leaves `account` pays for, and into the list of its object's.
 pub fn insert(
     table: &mut ObjectTable,
     account: &Account,
@@ -101,12 +106,14 @@ pub fn insert(
     if selector == abi::cap::NULL {
         return Err(Status::BadCap);
     }
-    table.insert(&mut Tables(account), selector, cap).map_err(|error| match error {
+    // SAFETY: a capability that is in a table or about to be put into one names a live object.
+    let header = unsafe { Ref::<Header>::from_address(cap.object) };
+    let inserted = table.insert(&mut Tables(account), selector, cap, header.slots.get());
+    header.slots.set(inserted.map_err(|error| match error {
         InsertError::BadSelector => Status::BadCap,
         InsertError::Occupied => Status::Occupied,
         InsertError::NoMemory => Status::Quota,
-    })?;
-    retain(cap);
+    })?);
     Ok(())
 }
 
@@ -167,6 +174,7 @@ impl Account {
 
     /// A zeroed slot of at least `size` bytes.
     pub fn alloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.quota().take(0).ok()?;
         // SAFETY: `Local`, and `Slabs` only calls back for pages.
         unsafe { (*self.slabs.as_ptr()).alloc(self, size) }
     }
@@ -178,6 +186,11 @@ impl Account {
     pub unsafe fn free(&self, slot: NonNull<u8>) {
         // SAFETY: as in `alloc`; the rest is passed on to the caller.
         unsafe { (*self.slabs.as_ptr()).free(self, slot) };
+    }
+
+    /// Lets nobody take anything any more.
+    pub fn close(&self) {
+        self.quota().close();
     }
 
     /// Free pages and limit.

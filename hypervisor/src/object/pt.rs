@@ -2,10 +2,10 @@
 
 use abi::cap::ObjectType;
 
-use super::ec::Ec;
-use super::pd::Pd;
+use super::ec::{self, Ec};
 use super::{Header, Object, Ref};
 use crate::arch::StateMover;
+use crate::list::{self, Linked, Links};
 use crate::sync::Local;
 
 /// A portal.
@@ -13,7 +13,7 @@ use crate::sync::Local;
 pub struct Pt {
     header: Header,
     /// Who serves it.
-    pub handler: Ref<Ec>,
+    pub handler: Local<Ref<Ec>>,
     /// Where the handler starts.
     pub ip: u64,
     /// What the handler is told.
@@ -22,7 +22,8 @@ pub struct Pt {
     pub groups: Local<u64>,
     /// The code that moves just those groups of a virtual CPU.
     pub mover: Local<StateMover>,
-    pd: Ref<Pd>,
+    /// Its place among the portals of its handler.
+    links: Links<Self>,
 }
 
 // SAFETY: `repr(C)`, and the header comes first.
@@ -31,16 +32,16 @@ unsafe impl Object for Pt {
 }
 
 impl Pt {
-    /// A portal to `handler`, paid for by `pd`.
-    pub fn new(pd: Ref<Pd>, handler: Ref<Ec>, ip: u64, id: u64, groups: u64) -> Self {
+    /// A portal to `handler`.
+    pub fn new(handler: Ref<Ec>, ip: u64, id: u64, groups: u64) -> Self {
         Self {
             header: Header::new(ObjectType::Pt),
-            handler,
+            handler: Local::new(handler),
             ip,
             id: Local::new(id),
             groups: Local::new(groups),
             mover: Local::new(crate::arch::mover(groups)),
-            pd,
+            links: Links::new(),
         }
     }
 
@@ -51,13 +52,15 @@ impl Pt {
         self.mover.set(crate::arch::mover(groups));
     }
 
-    /// The last capability is gone.
-    ///
-    /// # Safety
-    /// Nothing refers to the portal but callers that wait to retry, which look it up again.
-    pub unsafe fn end(this: Ref<Self>) {
-        let pd = this.pd;
-        // SAFETY: by the caller's word.
-        unsafe { this.destroy(&pd) };
+    /// Takes it away from its handler: from now on nobody serves it.
+    pub fn orphan(this: Ref<Self>) {
+        list::leave(this);
+        this.handler.set(ec::nobody());
+    }
+}
+
+impl Linked for Pt {
+    fn links(&self) -> &Links<Self> {
+        &self.links
     }
 }

@@ -5,6 +5,7 @@ use hypervisor_logic::sched::Budget;
 
 use super::ec::Ec;
 use super::{Header, Object, Ref};
+use crate::list::{Linked, Links};
 use crate::sched::timeout::Timeout;
 use crate::sync::Local;
 
@@ -20,10 +21,17 @@ pub struct Sc {
     budget: Local<Budget>,
     /// Ticks it has consumed since it was made.
     pub consumed: Local<u64>,
-    /// The next one in the ready queue, or among those parked on a blocked thread.
-    pub next: Local<Option<Ref<Self>>>,
+    /// Its place in the ready queue, or among those parked on a blocked thread.
+    links: Links<Self>,
     /// When a used-up budget is filled again.
     pub refill: Timeout,
+}
+
+impl Linked for Sc {
+    #[inline(always)]
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
 }
 
 // SAFETY: `repr(C)`, and the header comes first.
@@ -40,7 +48,7 @@ impl Sc {
             priority,
             budget: Local::new(budget),
             consumed: Local::new(0),
-            next: Local::new(None),
+            links: Links::new(),
             refill: Timeout::new(),
         }
     }

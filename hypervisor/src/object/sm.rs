@@ -4,8 +4,8 @@ use abi::cap::ObjectType;
 use abi::hypercall::Status;
 
 use super::ec::Ec;
-use super::pd::Pd;
-use super::{Header, Object, Ref};
+use super::{Header, Object};
+use crate::list::List;
 use crate::sched;
 use crate::sync::Local;
 
@@ -14,25 +14,10 @@ use crate::sync::Local;
 pub struct Sm {
     header: Header,
     count: Local<u64>,
-    /// First and last waiting thread, linked through [`Ec::wait`].
-    queue: Local<Option<(Ref<Ec>, Ref<Ec>)>>,
+    /// The threads that wait.
+    pub queue: List<Ec>,
     /// The interrupt behind it.
-    pub interrupt: Local<Option<u32>>,
-    pd: Ref<Pd>,
-}
-
-/// The links of a thread in the queue of a semaphore.
-#[derive(Clone, Copy)]
-pub struct Wait {
-    /// The semaphore it waits for.
-    pub sm: Option<Ref<Sm>>,
-    next: Option<Ref<Ec>>,
-    previous: Option<Ref<Ec>>,
-}
-
-impl Wait {
-    /// Not waiting.
-    pub const NONE: Self = Self { sm: None, next: None, previous: None };
+    pub interrupt: Option<u32>,
 }
 
 // SAFETY: `repr(C)`, and the header comes first.
@@ -41,21 +26,20 @@ unsafe impl Object for Sm {
 }
 
 impl Sm {
-    /// A semaphore with a count, paid for by `pd`.
-    pub const fn new(pd: Ref<Pd>, count: u64, interrupt: Option<u32>) -> Self {
+    /// A semaphore with a count.
+    pub const fn new(count: u64, interrupt: Option<u32>) -> Self {
         Self {
             header: Header::new(ObjectType::Sm),
             count: Local::new(count),
-            queue: Local::new(None),
-            interrupt: Local::new(interrupt),
-            pd,
+            queue: List::new(),
+            interrupt,
         }
     }
 
     /// Adds one, if nobody waits.
     #[inline(always)]
     pub fn try_up(&self) -> bool {
-        let vacant = self.queue.get().is_none();
+        let vacant = self.queue.first().is_none();
         if vacant {
             self.count.set(self.count.get().saturating_add(1));
         }
@@ -64,26 +48,10 @@ impl Sm {
 
     /// Adds one, or wakes the first waiter.
     pub fn up(&self) {
-        match self.pop() {
+        match self.queue.pop() {
             Some(first) => sched::wake(first, Status::Success),
             None => self.count.set(self.count.get().saturating_add(1)),
         }
-    }
-
-    /// Takes the first waiter out of the queue.
-    #[inline(always)]
-    fn pop(&self) -> Option<Ref<Ec>> {
-        let (first, last) = self.queue.get()?;
-        let next = first.wait.get().next;
-        first.wait.set(Wait::NONE);
-        match next {
-            Some(next) => {
-                next.wait.set(Wait { previous: None, ..next.wait.get() });
-                self.queue.set(Some((next, last)));
-            }
-            None => self.queue.set(None),
-        }
-        Some(first)
     }
 
     /// Takes one, or all, if there is any.
@@ -95,57 +63,5 @@ impl Sm {
         }
         self.count.set(if all { 0 } else { count - 1 });
         true
-    }
-
-    /// Queues a thread.
-    pub fn enqueue(&self, ec: Ref<Ec>) {
-        let last = self.queue.get().map(|(_, last)| last);
-        ec.wait.set(Wait { sm: Some(Ref::of(self)), next: None, previous: last });
-        match self.queue.get() {
-            None => self.queue.set(Some((ec, ec))),
-            Some((first, last)) => {
-                last.wait.set(Wait { next: Some(ec), ..last.wait.get() });
-                self.queue.set(Some((first, ec)));
-            }
-        }
-    }
-
-    /// Takes a thread out of the queue.
-    pub fn unlink(&self, ec: Ref<Ec>) {
-        let wait = ec.wait.replace(Wait::NONE);
-        let Some((mut first, mut last)) = self.queue.get() else { return };
-        match wait.previous {
-            Some(previous) => previous.wait.set(Wait { next: wait.next, ..previous.wait.get() }),
-            None => match wait.next {
-                Some(next) => first = next,
-                None => return self.queue.set(None),
-            },
-        }
-        match wait.next {
-            Some(next) => next.wait.set(Wait { previous: wait.previous, ..next.wait.get() }),
-            None => {
-                if let Some(previous) = wait.previous {
-                    last = previous;
-                }
-            }
-        }
-        self.queue.set(Some((first, last)));
-    }
-
-    /// The last capability is gone: whoever waits is told.
-    ///
-    /// # Safety
-    /// Nothing refers to the semaphore but its own queue.
-    pub unsafe fn end(this: Ref<Self>) {
-        // An interrupt's semaphore stays: the interrupt refers to it.
-        if this.interrupt.get().is_some() {
-            return;
-        }
-        while let Some(first) = this.pop() {
-            sched::wake(first, Status::Aborted);
-        }
-        let pd = this.pd;
-        // SAFETY: by the caller's word, and the queue is empty.
-        unsafe { this.destroy(&pd) };
     }
 }

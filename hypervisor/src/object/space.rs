@@ -10,6 +10,7 @@ use super::pd::Pd;
 use super::{Header, Object, Ref};
 use crate::arch;
 use crate::mem::tables::Tables;
+use crate::sync::Local;
 
 /// A space of some kind, and who pays for its tables.
 #[repr(C)]
@@ -17,6 +18,10 @@ pub struct Space {
     header: Header,
     /// The domain that pays.
     pub pd: Ref<Pd>,
+    /// Domains whose threads run in it, and virtual CPUs that use it.
+    pub users: Local<u32>,
+    /// How far its end has come.
+    pub cursor: Local<u64>,
     /// The tables.
     pub table: Table,
 }
@@ -45,7 +50,8 @@ unsafe impl Object for Space {
 impl Space {
     /// A space around tables that exist.
     pub const fn new(pd: Ref<Pd>, table: Table) -> Self {
-        Self { header: Header::new(ObjectType::Space), pd, table }
+        let (users, cursor) = (Local::new(0), Local::new(0));
+        Self { header: Header::new(ObjectType::Space), pd, users, cursor, table }
     }
 
     /// An empty space of some kind, charged to `pd`.
@@ -62,7 +68,7 @@ impl Space {
             SpaceKind::Physical => return Err(Status::BadParam),
         };
         // A failure from here on must give the tables back.
-        let space = match Ref::create(&pd, Self::new(pd, table)) {
+        let space = match Ref::create(pd, Self::new(pd, table)) {
             Ok(space) => space,
             Err((status, table)) => {
                 table.table.free(&pd);
@@ -72,21 +78,11 @@ impl Space {
         Ok(space)
     }
 
-    /// Frees a space that was just made.
-    pub fn undo(this: Ref<Self>) {
-        let pd = this.pd;
-        // SAFETY: nothing refers to it yet, so its tables can be moved out before its memory goes.
-        unsafe {
-            core::ptr::read(&raw const this.table).free(&pd);
-            this.destroy(&pd);
-        }
-    }
-
     /// Makes this the space that the threads of its domain run in, if they have none of the kind.
     pub fn adopt(&self) {
         match &self.table {
             Table::Object(table) if !self.pd.has_objects() => {
-                self.pd.set_objects(ObjectTable::from_root(table.root))
+                self.pd.set_objects(ObjectTable::from_root(table.root));
             }
             Table::Host(table) if self.pd.cr3.get() == 0 => {
                 self.pd.cr3.set(table.root);
@@ -95,14 +91,15 @@ impl Space {
             Table::Port(_) if self.pd.ports.get().is_none() => {
                 self.pd.ports.set(Some(Ref::of(self)));
             }
-            _ => {}
+            _ => return,
         }
+        self.users.set(1);
     }
 }
 
 impl Table {
-    /// Frees tables that nothing uses yet.
-    fn free(self, pd: &Pd) {
+    /// Frees tables that nothing uses yet, or any more.
+    pub fn free(self, pd: &Pd) {
         let mut tables = Tables(&pd.account);
         match self {
             Self::Object(table) => table.destroy(&mut tables),

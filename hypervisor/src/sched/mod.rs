@@ -15,10 +15,10 @@ use hypervisor_logic::sched::BudgetState;
 
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, Resume};
-use crate::ipc;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Retry, State};
 use crate::object::sc::Sc;
+use crate::{ipc, list};
 use timeout::Owner;
 
 /// Who goes on. `None`: the running scheduling context was put away, so somebody has to decide anew, at the top and not from inside
@@ -56,9 +56,7 @@ pub fn wake(ec: Ref<Ec>, status: Status) {
 /// Makes whatever was parked on `ec` ready.
 #[inline(always)]
 pub fn unpark(cpu: &Cpu, ec: Ref<Ec>) {
-    let mut parked = ec.parked.replace(None);
-    while let Some(sc) = parked {
-        parked = sc.next.replace(None);
+    while let Some(sc) = ec.parked.pop() {
         make_ready(cpu, sc);
     }
 }
@@ -120,15 +118,9 @@ pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
     if let Some(sc) = leave(cpu, now)
         && let Some(ec) = on
     {
-        park(sc, ec);
+        ec.parked.push_back(sc);
     }
     dispatch_at(cpu, now)
-}
-
-#[inline(always)]
-fn park(sc: Ref<Sc>, ec: Ref<Ec>) {
-    sc.next.set(ec.parked.get());
-    ec.parked.set(Some(sc));
 }
 
 /// Follows the calls of a context down to the one that can do something.
@@ -184,7 +176,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
         match ec.state.get() {
             State::Ready => {}
             State::Blocked | State::Idle => {
-                park(sc, ec);
+                ec.parked.push_back(sc);
                 continue;
             }
             State::Dead => continue,
@@ -197,6 +189,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             Retry::None => switch_to(cpu, ec),
             retry => {
                 ec.callee.set(None);
+                list::leave(ec);
                 ipc::retry(cpu, ec, retry)
             }
         };
@@ -243,13 +236,11 @@ pub fn tick(cpu: &Cpu) {
         let Some(owner) = cpu.timeouts.expired(now) else { break };
         match owner {
             Owner::Sc(sc) => make_ready(cpu, sc),
-            Owner::Ec(ec) => match ec.wait.get().sm {
-                Some(sm) => {
-                    sm.unlink(ec);
-                    wake(ec, Status::Timeout);
-                }
-                None => arch::deadline_passed(ec),
-            },
+            Owner::Ec(ec) if ec.state.get() == State::Blocked => {
+                list::leave(ec);
+                wake(ec, Status::Timeout);
+            }
+            Owner::Ec(ec) => arch::deadline_passed(ec),
         }
     }
     if now >= cpu.slice_end.get() {

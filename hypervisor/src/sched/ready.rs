@@ -3,100 +3,65 @@
 use abi::hypercall::PRIORITIES;
 use hypervisor_logic::sched::PriorityBitmap;
 
+use crate::list::List;
 use crate::object::Ref;
 use crate::object::sc::Sc;
 use crate::sync::Local;
 
 /// Scheduling contexts that could run.
 pub struct ReadyQueue {
+    /// Priorities whose list may have something in it.
     bitmap: Local<PriorityBitmap>,
-    lists: [Local<Option<Ends>>; PRIORITIES],
-}
-
-#[derive(Clone, Copy)]
-struct Ends {
-    first: Ref<Sc>,
-    last: Ref<Sc>,
+    lists: [List<Sc>; PRIORITIES],
 }
 
 impl ReadyQueue {
     /// Empty.
     pub const fn new() -> Self {
-        Self {
-            bitmap: Local::new(PriorityBitmap::new()),
-            lists: [const { Local::new(None) }; PRIORITIES],
-        }
+        let lists = [const { List::new() }; PRIORITIES];
+        Self { bitmap: Local::new(PriorityBitmap::new()), lists }
     }
 
-    /// The highest priority in the queue.
+    /// The list for a context, which is about to be put into it.
     #[inline(always)]
-    pub fn highest(&self) -> Option<u8> {
-        self.bitmap.get().highest()
-    }
-
-    #[inline(always)]
-    fn list(&self, priority: u8) -> Option<&Local<Option<Ends>>> {
-        self.lists.get(usize::from(priority))
-    }
-
-    #[inline(always)]
-    fn mark(&self, priority: u8, present: bool) {
+    fn list(&self, sc: Ref<Sc>) -> Option<&List<Sc>> {
         let mut bitmap = self.bitmap.get();
-        if present {
-            bitmap.set(priority);
-        } else {
-            bitmap.clear(priority);
-        }
+        bitmap.set(sc.priority);
         self.bitmap.set(bitmap);
+        self.lists.get(usize::from(sc.priority))
     }
 
     /// Behind its equals.
     #[inline(always)]
     pub fn push_back(&self, sc: Ref<Sc>) {
-        let Some(list) = self.list(sc.priority) else { return };
-        sc.next.set(None);
-        match list.get() {
-            None => {
-                list.set(Some(Ends { first: sc, last: sc }));
-                self.mark(sc.priority, true);
-            }
-            Some(ends) => {
-                ends.last.next.set(Some(sc));
-                list.set(Some(Ends { last: sc, ..ends }));
-            }
+        if let Some(list) = self.list(sc) {
+            list.push_back(sc);
         }
     }
 
     /// Before its equals: it was preempted and has time left.
     #[inline(always)]
     pub fn push_front(&self, sc: Ref<Sc>) {
-        let Some(list) = self.list(sc.priority) else { return };
-        match list.get() {
-            None => {
-                sc.next.set(None);
-                list.set(Some(Ends { first: sc, last: sc }));
-                self.mark(sc.priority, true);
-            }
-            Some(ends) => {
-                sc.next.set(Some(ends.first));
-                list.set(Some(Ends { first: sc, ..ends }));
-            }
+        if let Some(list) = self.list(sc) {
+            list.push_front(sc);
         }
     }
 
     /// The first one of the highest priority.
     #[inline(always)]
     pub fn pop(&self) -> Option<Ref<Sc>> {
-        let priority = self.highest()?;
-        let list = self.list(priority)?;
-        let ends = list.get()?;
-        match ends.first.next.replace(None) {
-            Some(next) => list.set(Some(Ends { first: next, ..ends })),
-            None => {
-                list.set(None);
-                self.mark(priority, false);
+        let mut bitmap = self.bitmap.get();
+        loop {
+            let priority = bitmap.highest()?;
+            let list = self.lists.get(usize::from(priority))?;
+            let first = list.pop();
+            if list.first().is_none() {
+                bitmap.clear(priority);
+                self.bitmap.set(bitmap);
+            }
+            if first.is_some() {
+                return first;
             }
         }
-        Some(ends.first)
     }
 }

@@ -47,6 +47,19 @@ impl Ec {
         hypercall::recall(self.0)
     }
 
+    /// Ends it, in whatever state it is.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::Destroy`].
+    ///
+    /// # Safety
+    /// If it is a thread or handler of this task, nothing may use its message page any more, nor may anybody wait for what
+    /// it holds.
+    pub unsafe fn destroy(self) -> Result<(), Status> {
+        // SAFETY: vouched for by the caller.
+        unsafe { hypercall::destroy(self.0) }
+    }
+
     /// Looks at it, through the calling thread's own UTCB.
     ///
     /// # Errors

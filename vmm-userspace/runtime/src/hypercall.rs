@@ -399,3 +399,20 @@ pub fn ctrl_pd(pd: Selector, op: PdOp, pages: u64) -> Result<(u64, u64), Status>
     let returned = unsafe { enter(pack(Number::CtrlPd, op as u8, pd), pages) };
     returned.check().map(|returned| (returned.value1, returned.value2))
 }
+
+/// [`Number::Destroy`], as often as it takes.
+///
+/// # Errors
+/// See the hypercall.
+///
+/// # Safety
+/// If memory goes with the object that this task sees, a message page or a space, nothing may use it any more.
+pub unsafe fn destroy(object: Selector) -> Result<(), Status> {
+    loop {
+        // SAFETY: vouched for by the caller.
+        match unsafe { enter(pack(Number::Destroy, 0, object), 0) }.done() {
+            Err(Status::Partial) => {}
+            outcome => return outcome,
+        }
+    }
+}

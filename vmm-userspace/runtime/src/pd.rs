@@ -74,6 +74,15 @@ impl Pd {
         self.control(PdOp::Take, pages)
     }
 
+    /// Ends it, with all that it pays for.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::Destroy`].
+    pub fn destroy(self) -> Result<(), Status> {
+        // SAFETY: the kernel refuses this task's own domain and those above it; another's memory is not used here.
+        unsafe { hypercall::destroy(self.0) }
+    }
+
     fn control(self, op: PdOp, pages: u64) -> Result<Quota, Status> {
         hypercall::ctrl_pd(self.0, op, pages).map(|(free, limit)| Quota { free, limit })
     }

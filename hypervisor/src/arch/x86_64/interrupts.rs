@@ -43,6 +43,15 @@ pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode) -> Result<(), Status> 
     }
 }
 
+/// Nobody wants an interrupt any more.
+pub fn release(interrupt: u32) {
+    if let Some(line) = LINES.lock().get_mut(interrupt as usize)
+        && line.take().is_some()
+    {
+        ioapic::mask(interrupt, true);
+    }
+}
+
 /// The thread that serves an interrupt is ready for the next one.
 pub fn acknowledge(interrupt: u32) {
     let mut lines = LINES.lock();

@@ -97,6 +97,11 @@ impl GuestTable {
         in_format!(self, table => table.revoke(&mut Tables(account), first, count, remove))
     }
 
+    /// See [`PageTable::reclaim`].
+    pub fn reclaim(&self, account: &Account, next: &mut u64, limit: u32) -> bool {
+        in_format!(self, table => table.reclaim(&mut Tables(account), next, limit))
+    }
+
     /// Gives all tables back. Nothing uses them any more.
     pub fn destroy(self, account: &Account) {
         in_format!(&self, table => table.destroy(&mut Tables(account)));

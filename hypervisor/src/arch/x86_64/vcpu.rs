@@ -26,8 +26,8 @@ pub struct Vcpu {
     pub control: u64,
     /// FPU and vector state while others have the registers.
     fpu: u64,
-    /// Its MSR space, if it has one.
-    pub msrs: Option<Ref<Space>>,
+    /// Its guest, MSR and port space.
+    pub spaces: [Option<Ref<Space>>; 3],
     /// Whether it must leave its guest before the next instruction, or look at something else before it enters.
     pub attention: Local<bool>,
     /// Whether that is because it was recalled.
@@ -53,14 +53,14 @@ pub struct Vcpu {
 impl Vcpu {
     /// For contexts that are none.
     pub const fn none() -> Self {
-        Self::with(0, 0, None)
+        Self::with(0, 0, [None; 3])
     }
 
-    const fn with(control: u64, fpu: u64, msrs: Option<Ref<Space>>) -> Self {
+    const fn with(control: u64, fpu: u64, spaces: [Option<Ref<Space>>; 3]) -> Self {
         Self {
             control,
             fpu,
-            msrs,
+            spaces,
             attention: Local::new(false),
             recalled: Local::new(false),
             deadline: Local::new(u64::MAX),
@@ -75,7 +75,7 @@ impl Vcpu {
     }
 
     /// Takes the pages that a virtual CPU needs, on the account of `pd`.
-    pub fn new(pd: &Pd, msrs: Option<Ref<Space>>) -> Result<Self, Status> {
+    pub fn new(pd: &Pd, spaces: [Option<Ref<Space>>; 3]) -> Result<Self, Status> {
         let control = pd.account.take_page().ok_or(Status::Quota)?;
         let Some(fpu) = pd.account.take_page() else {
             // SAFETY: it was just taken.
@@ -83,12 +83,18 @@ impl Vcpu {
             return Err(Status::Quota);
         };
         fpu::init_area(fpu);
-        Ok(Self::with(control, fpu, msrs))
+        for space in spaces.iter().flatten() {
+            space.users.set(space.users.get() + 1);
+        }
+        Ok(Self::with(control, fpu, spaces))
     }
 
-    /// Gives the pages back, of a virtual CPU that never ran.
-    pub fn free(self, pd: &Pd) {
-        // SAFETY: nothing refers to them yet.
+    /// Gives the pages back, of a virtual CPU that is not loaded.
+    pub fn free(&self, pd: &Pd) {
+        for space in self.spaces.iter().flatten() {
+            space.users.set(space.users.get().saturating_sub(1));
+        }
+        // SAFETY: nothing refers to them yet, or any more.
         unsafe {
             pd.account.give_page(self.control);
             pd.account.give_page(self.fpu);
@@ -104,6 +110,17 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
         Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, guest, ports),
         _ => vmx::vcpu::init(ec, guest, ports),
     }
+}
+
+/// The end of a virtual CPU: its registers are nobody's.
+pub fn end(cpu: &Cpu, ec: Ref<Ec>) {
+    if cpu.vcpu.get() == Some(ec) {
+        cpu.vcpu.set(None);
+    }
+    if matches!(ec.kind, Kind::Vcpu(Vendor::Vmx)) {
+        vmx::vcpu::end(&ec);
+    }
+    ec.vcpu.free(&ec.pd);
 }
 
 /// Makes `ec` the virtual CPU that is loaded, and decides whether it enters its guest or has to report first.

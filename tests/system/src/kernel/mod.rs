@@ -1,5 +1,6 @@
 //! Tests of what a task can see of the kernel.
 
+mod destroy;
 mod entries;
 mod errors;
 mod exceptions;
@@ -18,7 +19,7 @@ use alloc::string::String;
 use crate::report::{Bench, Check, Test};
 
 /// All of them.
-pub const TESTS: [&[Test]; 9] = [
+pub const TESTS: [&[Test]; 10] = [
     errors::TESTS,
     quota::TESTS,
     ipc::TESTS,
@@ -28,6 +29,7 @@ pub const TESTS: [&[Test]; 9] = [
     grants::TESTS,
     hostile::TESTS,
     entries::TESTS,
+    destroy::TESTS,
 ];
 
 /// Something that makes a thread take a page fault, for tests of what that must not change.

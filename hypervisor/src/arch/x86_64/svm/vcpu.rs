@@ -86,7 +86,7 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
         Some(Space { table: Table::Port(bitmap), .. }) => bitmap.base,
         _ => all_ports,
     };
-    let msrs = match ec.vcpu.msrs.as_deref() {
+    let msrs = match ec.vcpu.spaces[1].as_deref() {
         Some(Space { table: Table::Msr(bitmap), .. }) => bitmap.base,
         _ => all_msrs,
     };

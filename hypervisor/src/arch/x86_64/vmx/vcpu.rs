@@ -92,6 +92,12 @@ pub fn start_over(ec: &Ec) {
     ec.resume.set(Resume::launch());
 }
 
+/// The processor writes back what it holds of the VMCS, before the page becomes something else (SDM 3C 25.11.1).
+pub fn end(ec: &Ec) {
+    // SAFETY: it is a VMCS, and no longer loaded.
+    unsafe { vmcs::clear(ec.vcpu.control) };
+}
+
 /// A cleared VMCS holds nothing in particular (SDM 3C 25.11.3): the fields that nothing else writes become zero.
 fn clear_fields() {
     vmcs::write(f::PAGE_FAULT_ERROR_MASK, 0);
@@ -129,7 +135,7 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>) 
         vmcs::write(f::IO_BITMAP_A, bitmap.base);
         vmcs::write(f::IO_BITMAP_B, bitmap.base + 4096);
     }
-    match ec.vcpu.msrs.as_deref() {
+    match ec.vcpu.spaces[1].as_deref() {
         Some(Space { table: Table::Msr(bitmap), .. }) => vmcs::write(f::MSR_BITMAP, bitmap.base),
         // Without a bitmap every access exits (SDM 3C 26.1.3).
         _ => primary &= !Primary::USE_MSR_BITMAPS.bits(),
