@@ -43,7 +43,8 @@ pub struct Console {
     /// The root task's own log.
     own: Channel,
     pool: Frames,
-    running: Option<(Task, Watch)>,
+    watch: Watch,
+    running: Option<Task>,
 }
 
 impl Console {
@@ -53,7 +54,8 @@ impl Console {
     /// When memory is short, the image is incomplete, or there are too many clients.
     pub fn start(context: &mut Context, partitions: &[Partition]) -> Result<Self, Failure> {
         let (own, area) = Channel::own(&mut context.memory, context.wake)?;
-        let mut console = Self { own, pool: Frames::new(), running: None };
+        let mut console =
+            Self { own, pool: Frames::new(), watch: Watch::new(context.wake)?, running: None };
         console.run(context, partitions)?;
         // SAFETY: the frames are visible for ever, and only rings are in them.
         if let Some(channel) = unsafe { shared::<LogChannel>(area) } {
@@ -66,7 +68,7 @@ impl Console {
         let (program, _) = context.find(PROGRAM)?;
         let mut task = Task::new(QUOTA, PRIORITY)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
-        give_port(&task)?;
+        give_port(&mut task)?;
         // Without a screen there still is the serial port.
         match give_display(&task, context.hip.framebuffer) {
             Ok(display) => task.startup.display = display,
@@ -79,18 +81,21 @@ impl Console {
             add(&mut task, partition.name(), partition.channel())?;
         }
         let share = Share { priority: PRIORITY, budget: context.clock.to_ticks(SLICE), period: 0 };
-        let watch = task.start(&mut context.memory, &mut self.pool, share, context.wake)?;
-        self.running = Some((task, watch));
+        task.start(&mut context.memory, &mut self.pool, share, &self.watch)?;
+        self.running = Some(task);
         Ok(())
     }
 
     /// Sees to its end, if it has ended.
     pub fn attend(&mut self, context: &mut Context, partitions: &[Partition]) {
-        let Some((task, watch)) = &self.running else { return };
-        let Some(end) = watch.take() else { return };
-        task.stop();
-        task.frames.iter().for_each(|range| self.pool.add(*range));
-        self.running = None;
+        if self.running.is_none() {
+            return;
+        }
+        let Some(end) = self.watch.take() else { return };
+        if let Some(task) = self.running.take() {
+            task.end().into_iter().for_each(|range| self.pool.add(range));
+            self.watch.detach();
+        }
         let End::Fault(state) = end else {
             // It said itself that it cannot work: there is neither a serial port nor a screen.
             return;
@@ -104,9 +109,10 @@ impl Console {
 }
 
 /// The serial port is the service's alone from now on.
-fn give_port(task: &Task) -> Result<(), Failure> {
-    let give = || {
+fn give_port(task: &mut Task) -> Result<(), Failure> {
+    let mut give = || {
         let ports = PortSpace::create(task.pd)?;
+        task.selectors.push(ports.selector());
         PortSpace::ALL.grant(PORTS.0, PORTS.1, ports)?;
         Interrupt::global(INTERRUPT).assign(IntMode::ISA, 0)
     };

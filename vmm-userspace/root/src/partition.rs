@@ -43,6 +43,7 @@ pub struct Partition {
     /// Frames of earlier runs, for the next: never for anybody else.
     pool: Frames,
     state: State,
+    watch: Watch,
     watchdog: Watchdog,
     /// When it was started last, in ticks.
     started: u64,
@@ -53,7 +54,7 @@ pub struct Partition {
 #[derive(Debug)]
 enum State {
     /// Its task runs.
-    Runs(Box<Task>, Watch),
+    Runs(Box<Task>),
     /// It is to be started again.
     Waits,
     /// It has ended.
@@ -73,6 +74,7 @@ impl Partition {
             guest: Vec::new(),
             pool: Frames::new(),
             state: State::Ended,
+            watch: Watch::new(context.wake)?,
             watchdog: Watchdog::new(),
             started: 0,
             starts: 0,
@@ -104,15 +106,15 @@ impl Partition {
         self.watchdog.restart();
         let quota = QUOTA + (self.config.memory / PAGE_SIZE).div_ceil(PAGES_PER_TABLE);
         let mut task = Task::new(quota, self.config.priority.into())?;
-        let started = self.fill(context, &mut task);
-        if started.is_err() {
-            self.retire(&task);
+        if let Err(failure) = self.fill(context, &mut task) {
+            self.retire(task);
+            return Err(failure);
         }
-        self.state = State::Runs(Box::new(task), started?);
+        self.state = State::Runs(Box::new(task));
         Ok(())
     }
 
-    fn fill(&mut self, context: &mut Context, task: &mut Task) -> Result<Watch, Failure> {
+    fn fill(&mut self, context: &mut Context, task: &mut Task) -> Result<(), Failure> {
         let (program, _) = context.find(&self.config.vmm)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
         task.startup.kernel = image(context, task, self.config.kernel.as_deref(), layout::KERNEL)?;
@@ -132,7 +134,7 @@ impl Partition {
         task.startup.restarts = self.starts;
         task.startup.epoch = context.epoch;
         let share = self.share(context);
-        task.start(&mut context.memory, &mut self.pool, share, context.wake)
+        task.start(&mut context.memory, &mut self.pool, share, &self.watch)
     }
 
     /// A budget as long as the period is no limit, only a time slice.
@@ -167,20 +169,20 @@ impl Partition {
     /// Sees to its end, if its task has ended: reports it, stops what is left of it, and starts it
     /// again if it should be, now or later.
     pub fn attend(&mut self, context: &mut Context) {
-        if let State::Runs(task, watch) = &self.state {
-            let end = watch.take().or_else(|| self.watchdog.look(context, task.objects));
+        if let State::Runs(task) = &self.state {
+            let end = self.watch.take().or_else(|| self.watchdog.look(context, task.objects));
             let Some(end) = end else { return };
-            task.stop();
+            if let State::Runs(task) = mem::replace(&mut self.state, State::Ended) {
+                self.retire(*task);
+            }
             let ending = self.report(end);
-            let again = policy::again(self.config.restart, ending);
-            let next = if again { State::Waits } else { State::Ended };
-            if let State::Runs(task, _) = mem::replace(&mut self.state, next) {
-                self.retire(&task);
+            if policy::again(self.config.restart, ending) {
+                self.state = State::Waits;
             }
         }
         let ran = now().saturating_sub(self.started);
         if matches!(self.state, State::Waits) && context.clock.to_ns(ran) >= RESTART_INTERVAL {
-            say!("{} is started again", self.name());
+            say!("{} is started again (start {})", self.name(), self.starts + 1);
             self.start_or_report(context);
         }
     }
@@ -225,9 +227,10 @@ impl Partition {
         }
     }
 
-    /// Keeps the frames of a run for the next one.
-    fn retire(&mut self, task: &Task) {
-        task.frames.iter().for_each(|range| self.pool.add(*range));
+    /// Ends a run, and keeps its frames for the next one.
+    fn retire(&mut self, task: Task) {
+        task.end().into_iter().for_each(|range| self.pool.add(range));
+        self.watch.detach();
     }
 }
 
@@ -265,6 +268,7 @@ fn give_msrs(task: &mut Task) -> Result<(), Failure> {
         Ok(msrs)
     };
     let msrs = make().map_err(Failure::doing("make the guest's MSR space"))?;
+    task.selectors.push(msrs.selector());
     task.give(msrs.selector(), MSRS, Perms::ALL)?;
     task.startup.caps.msrs = MSRS;
     Ok(())

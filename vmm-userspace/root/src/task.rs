@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use abi::cap::{MemRights, Perms, SELECTORS, Selector, own};
+use abi::cap::{MemRights, Perms, Selector, own};
 use abi::layout::PAGE_SIZE;
 use hypervisor_logic::elf::Elf;
 use protocol::startup::{ADDRESS, Area, Caps, Share, Startup, UTCBS};
@@ -72,8 +72,8 @@ pub struct Task {
     pub startup: Box<Startup>,
     /// The frames that are its alone.
     pub frames: Vec<Range>,
-    /// Where its program is in its memory.
-    program: Vec<(u64, u64)>,
+    /// Where this task has capabilities to what is the task's.
+    pub selectors: Vec<Selector>,
     entry: u64,
 }
 
@@ -100,8 +100,8 @@ impl Task {
         };
         let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
         let startup = Box::new(Startup { caps: CAPS, cpu: CPU.into(), ..Startup::new() });
-        let (frames, program) = (Vec::new(), Vec::new());
-        Ok(Self { pd, objects, host, startup, frames, program, entry: 0 })
+        let selectors = [pd.selector(), objects.selector(), host.selector()].to_vec();
+        Ok(Self { pd, objects, host, startup, frames: Vec::new(), selectors, entry: 0 })
     }
 
     /// Makes physical memory visible to the task.
@@ -143,7 +143,6 @@ impl Task {
                 (false, false) => MemRights::R,
             };
             self.map(fresh.range().base, first, len, rights)?;
-            self.program.push((first, len));
         }
         self.entry = elf.entry();
         Ok(())
@@ -187,7 +186,7 @@ impl Task {
         self.give(console.selector(), CAPS.console, Perms::SM_UP)
     }
 
-    /// Starts the task's first thread, and watches the task from then on.
+    /// Starts the task's first thread; `watch` watches the task from then on.
     ///
     /// # Errors
     /// When memory is short.
@@ -196,61 +195,35 @@ impl Task {
         memory: &mut Memory,
         pool: &mut Frames,
         share: Share,
-        wake: Sm,
-    ) -> Result<Watch, Failure> {
+        watch: &Watch,
+    ) -> Result<(), Failure> {
         self.startup.share = share;
         let mut fresh = memory.fresh(pool, size_of::<Startup>() as u64)?;
         self.frames.push(fresh.range());
         // SAFETY: the bytes are as many and as aligned as a start-up page.
         unsafe { fresh.bytes().as_mut_ptr().cast::<Startup>().write((*self.startup).clone()) };
         self.map(fresh.range().base, ADDRESS, fresh.range().len, MemRights::R)?;
-        let watch = Watch::new(self.objects, CAPS.exceptions, CAPS.exit, wake)?;
-        let run = || -> Result<(), abi::hypercall::Status> {
+        watch.attach(self.objects, CAPS.exceptions, CAPS.exit)?;
+        let run = || -> Result<_, abi::hypercall::Status> {
             let ec = selector::FREE.one()?;
             let at = (CPU, CAPS.exceptions);
             // SAFETY: the program was loaded for this domain; it brings its stack itself.
             unsafe {
                 hypercall::create_thread(ec, self.pd.selector(), at, (UTCBS, 0, self.entry))?;
             }
-            Sc::create(self.pd, Ec::at(ec), share).map(|_| ())
+            Sc::create(self.pd, Ec::at(ec), share).map(|sc| [ec, sc.selector()])
         };
-        run().map_err(Failure::doing("start the task's first thread"))?;
-        Ok(watch)
+        let own = run().map_err(Failure::doing("start the task's first thread"))?;
+        self.selectors.extend(own);
+        Ok(())
     }
 
-    /// Stops everything in the task: it loses its program, so that each of its threads faults at
-    /// its next instruction and then stands still with its watcher, and its virtual CPUs are
-    /// called out of their guests to do the same. Kernel memory that it has not used comes back.
-    pub fn stop(&self) {
-        for (va, len) in &self.program {
-            // What cannot be unmapped stays the task's own; nobody else gets its frames.
-            // SAFETY: the space is the task's, not this one's.
-            let _ = unsafe { self.host.revoke(*va, *len, MemRights::RWX) };
-        }
-        self.recall_all();
-        if let Ok(quota) = self.pd.quota() {
-            // Threads that are about to fault need none.
-            let _ = self.pd.take(quota.free);
-        }
-    }
-
-    /// Recalls whatever among the task's capabilities is a virtual CPU.
-    fn recall_all(&self) {
-        /// Selectors that are looked at. A virtual CPU behind them can still disturb the memory of
-        /// its own partition, and nothing else.
-        const LOOKED_AT: u32 = 4096;
-        // The root task's own selectors grow from the other end and never get there.
-        let first = SELECTORS - LOOKED_AT;
-        if self.objects.grant_range(0, ObjectSpace::OWN, first, LOOKED_AT, Perms::EC_CTRL).is_err()
-        {
-            return;
-        }
-        for selector in first..first + LOOKED_AT {
-            // Everything else says that it is no virtual CPU.
-            let _ = Ec::at(selector).recall();
-        }
-        // An error would mean that they are gone already.
-        let _ = ObjectSpace::OWN.revoke(first, LOOKED_AT);
+    /// Ends everything in the task, whatever it does, and takes back what it had.
+    pub fn end(self) -> Vec<Range> {
+        // It is this task's own child.
+        let _ = self.pd.destroy();
+        self.selectors.into_iter().for_each(|selector| selector::FREE.give(selector));
+        self.frames
     }
 }
 

@@ -4,18 +4,22 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use abi::cap::{NULL, SELECTORS, Selector};
 use abi::hypercall::Status;
+use alloc::vec::Vec;
 
-/// Hands out selectors that were never used, in ascending order.
+use crate::lock::Lock;
+
+/// Hands out selectors: those that were given back, and those that were never used, in ascending order.
 #[derive(Debug)]
 pub struct SelectorAllocator {
     next: AtomicU32,
+    back: Lock<Vec<Selector>>,
 }
 
 impl SelectorAllocator {
     /// All selectors from `first` on are free.
     #[must_use]
     pub const fn new(first: Selector) -> Self {
-        Self { next: AtomicU32::new(first) }
+        Self { next: AtomicU32::new(first), back: Lock::new(Vec::new()) }
     }
 
     /// Selectors below `first` are taken. For the start of a task.
@@ -28,7 +32,14 @@ impl SelectorAllocator {
     /// # Errors
     /// [`Status::BadCap`] when there is none left.
     pub fn one(&self) -> Result<Selector, Status> {
-        self.range(1)
+        // Who has the lock gives one back just now.
+        let back = self.back.try_lock().and_then(|mut back| back.pop());
+        back.map_or_else(|| self.range(1), Ok)
+    }
+
+    /// Takes a selector back, which holds no capability any more.
+    pub fn give(&self, selector: Selector) {
+        self.back.lock().push(selector);
     }
 
     /// The first of `count` free selectors in a row.
