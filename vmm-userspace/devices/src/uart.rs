@@ -266,6 +266,13 @@ impl Uart {
         self.ier & IER_RX != 0 && interrupts || self.status_reads >= POLLS
     }
 
+    /// How many characters the guest has read in all, and how many wait for it: those that are neither were lost when it
+    /// cleared its FIFO.
+    #[must_use]
+    pub fn rx_fate(&self) -> (u64, usize) {
+        self.rx.fate()
+    }
+
     /// Data terminal ready, as the remote end sees it.
     #[must_use]
     pub fn dtr(&self) -> bool {

@@ -43,6 +43,20 @@ fn registers_after_reset() {
 }
 
 #[test]
+fn a_character_that_is_cleared_away_was_not_taken() {
+    let mut uart = driven();
+    receive(&mut uart, b"ab", T0);
+    assert_eq!(uart.rx_fate(), (0, 2));
+    assert_eq!(uart.read(DATA, T0), b'a');
+    assert_eq!(uart.rx_fate(), (1, 1));
+    uart.write(IIR_FCR, 0xc3, T0);
+    assert_eq!(uart.rx_fate(), (1, 0));
+    // Reading what is not there takes nothing.
+    uart.read(DATA, T0);
+    assert_eq!(uart.rx_fate(), (1, 0));
+}
+
+#[test]
 fn divisor_latch_hides_data_and_interrupt_enable() {
     let mut uart = driven();
     uart.write(LCR, 0x83, T0);

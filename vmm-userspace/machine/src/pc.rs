@@ -152,6 +152,12 @@ impl Pc {
         self.board.uart.next_rx(clock.time())
     }
 
+    /// How many bytes of console input the guest has read in all, and how many wait in the serial port.
+    #[must_use]
+    pub fn input_fate(&self) -> (u64, usize) {
+        self.board.uart.rx_fate()
+    }
+
     /// Brings a byte of console input. Without room it causes an overrun error, as on a real line.
     pub fn input(&mut self, byte: u8, clock: &impl Clock) {
         self.board.uart.push_rx(byte, clock.time());

@@ -35,6 +35,8 @@ pub(super) struct Receiver {
     touched: Time,
     timed_out: bool,
     character_ns: u64,
+    /// Characters that the guest has read.
+    taken: u64,
 }
 
 impl Receiver {
@@ -49,6 +51,7 @@ impl Receiver {
             touched: Time::ZERO,
             timed_out: false,
             character_ns,
+            taken: 0,
         }
     }
 
@@ -76,6 +79,11 @@ impl Receiver {
     pub(super) fn clear(&mut self) {
         self.fifo.clear();
         self.timed_out = false;
+    }
+
+    /// Characters that the guest has read, and those that wait for it. What is neither was cleared away.
+    pub(super) fn fate(&self) -> (u64, usize) {
+        (self.taken, self.fifo.len())
     }
 
     fn capacity(&self) -> usize {
@@ -133,6 +141,7 @@ impl Receiver {
         self.timed_out = false;
         if let Some(character) = self.fifo.pop() {
             self.last = character.byte;
+            self.taken = self.taken.wrapping_add(1);
             self.reveal_errors();
         }
         self.last
