@@ -114,8 +114,8 @@ fn publish<T: Object>(pd: Ref<Pd>, at: u32, object: Ref<T>) {
 /// The root task may use every port, and give guests every register that they can have.
 fn fill(ports: &Space, msrs: &Space) {
     if let (Table::Port(ports), Table::Msr(msrs)) = (&ports.table, &msrs.table) {
-        (0..=u16::MAX).for_each(|port| ports.allow(port, true));
-        bitmaps::GUEST_MSRS.iter().for_each(|register| msrs.allow(*register, true));
+        (0..=u16::MAX.into()).for_each(|port| ports.allow(port, true));
+        bitmaps::GUEST_MSRS.iter().for_each(|register| msrs.allow((*register).into(), true));
     }
 }
 

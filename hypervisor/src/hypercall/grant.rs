@@ -12,7 +12,7 @@ use hypervisor_logic::paging::{Flush, MapError, Progress, Source};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
-use crate::arch::{self, bitmaps::GUEST_MSRS};
+use crate::arch::{self, Bitmap};
 use crate::mem::tables::{ReadOnly, Tables};
 use crate::object::pd::{Pd, insert};
 use crate::object::space::{Space, Table};
@@ -35,43 +35,33 @@ pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             let mut table = ObjectTable::from_root(table.root);
             capabilities(source, &mut table, &target.pd, [from, to, count], perms)
         }
-        (Table::Port(source), Table::Port(bitmap)) => {
-            let done = bits([from, to, count], |from, to| {
-                if let (Ok(from), Ok(to)) = (u16::try_from(from), u16::try_from(to))
-                    && from == to
-                    && source.allows(from)
-                {
-                    bitmap.allow(to, true);
-                }
-            })?;
-            arch::space::forget_ports(cpu);
-            Ok(Values::progress(done, count))
-        }
-        (Table::Msr(source), Table::Msr(bitmap)) => {
-            let done = bits([from, to, count], |from, to| {
-                if let Ok(register) = u32::try_from(from)
-                    && from == to
-                    && GUEST_MSRS.contains(&register)
-                    && source.allows(register)
-                {
-                    bitmap.allow(register, true);
-                }
-            })?;
-            Ok(Values::progress(done, count))
+        (Table::Port(source), Table::Port(target)) | (Table::Msr(source), Table::Msr(target)) => {
+            // A number means the same everywhere.
+            permit(cpu, target, from, count, |number| {
+                (from == to && source.allows(number)).then_some(true)
+            })
         }
         _ => memory(cpu, &source, &target, [from, to, count], MemRights(args.a5 as u32)),
     }
 }
 
-fn bits([from, to, count]: [u64; 3], mut copy: impl FnMut(u64, u64)) -> Result<u64, Status> {
-    if from.checked_add(count).is_none() || to.checked_add(count).is_none() {
-        return Err(Status::BadParam);
-    }
+/// Allows ports or registers, or no longer, as `decide` says.
+fn permit(
+    cpu: &Cpu,
+    target: &Bitmap,
+    first: u64,
+    count: u64,
+    decide: impl Fn(u64) -> Option<bool>,
+) -> Outcome {
+    first.checked_add(count).ok_or(Status::BadParam)?;
     let step = count.min(STEP);
-    for i in 0..step {
-        copy(from + i, to + i);
+    for number in first..first + step {
+        if let Some(yes) = decide(number) {
+            target.allow(number, yes);
+        }
     }
-    Ok(step)
+    arch::space::forget_ports(cpu);
+    Ok(Values::progress(step, count))
 }
 
 fn capabilities(
@@ -174,22 +164,8 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             }
             Ok(Values::progress(done, count))
         }
-        Table::Port(bitmap) => {
-            let done = bits([first, first, count], |port, _| {
-                if let Ok(port) = u16::try_from(port) {
-                    bitmap.allow(port, false);
-                }
-            })?;
-            arch::space::forget_ports(cpu);
-            Ok(Values::progress(done, count))
-        }
-        Table::Msr(bitmap) => {
-            let done = bits([first, first, count], |register, _| {
-                if let Ok(register) = u32::try_from(register) {
-                    bitmap.allow(register, false);
-                }
-            })?;
-            Ok(Values::progress(done, count))
+        Table::Port(bitmap) | Table::Msr(bitmap) => {
+            permit(cpu, bitmap, first, count, |_| Some(false))
         }
         Table::Host(table) => {
             let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);

@@ -9,6 +9,7 @@ use hypervisor_logic::physical::PhysicalSpace;
 use super::pd::Pd;
 use super::{Header, Object, Ref};
 use crate::arch;
+use crate::arch::bitmaps::{Bitmap, Kind};
 use crate::mem::tables::Tables;
 use crate::sync::Local;
 
@@ -35,9 +36,9 @@ pub enum Table {
     /// Second-level page tables.
     Guest(arch::space::GuestTable),
     /// I/O permission bitmap.
-    Port(arch::PortBitmap),
+    Port(Bitmap),
     /// MSR permission bitmap.
-    Msr(arch::MsrBitmap),
+    Msr(Bitmap),
     /// All memory that the kernel does not keep.
     Physical(&'static PhysicalSpace),
 }
@@ -63,8 +64,8 @@ impl Space {
             SpaceKind::Guest => {
                 Table::Guest(arch::space::GuestTable::new(&pd.account).ok_or(Status::Quota)?)
             }
-            SpaceKind::Port => Table::Port(arch::PortBitmap::new(&pd.account)?),
-            SpaceKind::Msr => Table::Msr(arch::MsrBitmap::new(&pd.account)?),
+            SpaceKind::Port => Table::Port(Bitmap::new(Kind::Port, &pd.account)?),
+            SpaceKind::Msr => Table::Msr(Bitmap::new(Kind::Msr, &pd.account)?),
             SpaceKind::Physical => return Err(Status::BadParam),
         };
         // A failure from here on must give the tables back.
@@ -105,8 +106,7 @@ impl Table {
             Self::Object(table) => table.destroy(&mut tables),
             Self::Host(table) => table.destroy(&mut tables),
             Self::Guest(table) => table.destroy(&pd.account),
-            Self::Port(bitmap) => bitmap.free(&pd.account),
-            Self::Msr(bitmap) => bitmap.free(&pd.account),
+            Self::Port(bitmap) | Self::Msr(bitmap) => bitmap.free(&pd.account),
             Self::Physical(_) => {}
         }
     }

@@ -14,31 +14,30 @@ use super::vendor::{Vendor, vendor};
 use crate::mem::{PAGE, pool, virt};
 use crate::object::pd::Account;
 
-/// I/O permissions, one bit a port.
-pub struct PortBitmap {
+/// What a map is about.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// I/O ports, by number.
+    Port,
+    /// Model-specific registers, by index.
+    Msr,
+}
+
+/// Permissions for what a guest, or with ports a task, may use without an exit.
+pub struct Bitmap {
     /// Physical address of the map.
     pub base: u64,
+    kind: Kind,
 }
 
-/// MSR permissions.
-pub struct MsrBitmap {
-    /// Physical address of the map.
-    pub base: u64,
-}
-
-/// Pages of a port map, as a power of two.
-fn port_order() -> u32 {
-    match vendor() {
-        Vendor::Vmx => 1,
-        Vendor::Svm => 2,
-    }
-}
-
-/// Pages of an MSR map, as a power of two.
-fn msr_order() -> u32 {
-    match vendor() {
-        Vendor::Vmx => 0,
-        Vendor::Svm => 1,
+impl Kind {
+    /// Pages of a map, as a power of two.
+    fn order(self) -> u32 {
+        let wide = u32::from(vendor() == Vendor::Svm);
+        match self {
+            Self::Port => 1 + wide,
+            Self::Msr => wide,
+        }
     }
 }
 
@@ -49,77 +48,35 @@ fn fill(block: u64, order: u32) -> u64 {
     block
 }
 
-/// A map of ones.
-fn new_map(account: &Account, order: u32) -> Result<u64, Status> {
-    Ok(fill(account.take_block(order).ok_or(Status::Quota)?, order))
-}
-
-/// The byte with bit number `index` of a map, which is inside it, and the bit in the byte.
-const fn bit(base: u64, index: u32) -> (*mut u8, u8) {
-    (virt(base + (index / 8) as u64), 1 << (index % 8))
-}
-
-fn is_set(base: u64, index: u32) -> bool {
-    let (byte, mask) = bit(base, index);
-    // SAFETY: the byte belongs to a live map.
-    unsafe { byte.read_volatile() & mask != 0 }
-}
-
-fn set(base: u64, index: u32, value: bool) {
-    let (byte, mask) = bit(base, index);
-    // SAFETY: as above; the processor only reads it.
-    unsafe {
-        let old = byte.read_volatile();
-        byte.write_volatile(if value { old | mask } else { old & !mask });
-    }
-}
-
-impl PortBitmap {
-    /// No ports.
-    pub fn new(account: &Account) -> Result<Self, Status> {
-        Ok(Self { base: new_map(account, port_order())? })
+impl Bitmap {
+    /// A map that allows nothing.
+    pub fn new(kind: Kind, account: &Account) -> Result<Self, Status> {
+        let order = kind.order();
+        Ok(Self { base: fill(account.take_block(order).ok_or(Status::Quota)?, order), kind })
     }
 
     /// Gives the pages back.
     pub fn free(self, account: &Account) {
-        // SAFETY: nothing uses the bitmap any more.
-        unsafe { account.give_block(self.base, port_order()) };
+        // SAFETY: nothing uses the map any more.
+        unsafe { account.give_block(self.base, self.kind.order()) };
     }
 
-    /// Whether the port is allowed.
-    pub fn allows(&self, port: u16) -> bool {
-        !is_set(self.base, port.into())
-    }
-
-    /// Allows the port or not.
-    pub fn allow(&self, port: u16, yes: bool) {
-        set(self.base, port.into(), !yes);
-    }
-}
-
-impl MsrBitmap {
-    /// No registers.
-    pub fn new(account: &Account) -> Result<Self, Status> {
-        Ok(Self { base: new_map(account, msr_order())? })
-    }
-
-    /// Gives the pages back.
-    pub fn free(self, account: &Account) {
-        // SAFETY: nothing uses the bitmap any more.
-        unsafe { account.give_block(self.base, msr_order()) };
-    }
-
-    /// The bits for reading and for writing a register. Every access to a register that has none exits.
-    fn bits(register: u32) -> Option<[u32; 2]> {
-        let vendor = vendor();
-        let (range, first) = match register {
-            0..=0x1fff => (0, 0),
-            0xc000_0000..=0xc000_1fff => (1, 0xc000_0000),
-            0xc001_0000..=0xc001_1fff if vendor == Vendor::Svm => (2, 0xc001_0000),
+    /// The bits for reading and for writing; of a port they are the same. Every access to something that has none exits.
+    fn bits(&self, number: u64) -> Option<[u32; 2]> {
+        let number = u32::try_from(number).ok()?;
+        let (range, first) = match (self.kind, number) {
+            (Kind::Port, 0..=0xffff) => return Some([number; 2]),
+            (Kind::Msr, register) if GUEST_MSRS.contains(&register) => {
+                if register < 0x2000 {
+                    (0, 0)
+                } else {
+                    (1, 0xc000_0000)
+                }
+            }
             _ => return None,
         };
-        let index = range * 0x2000 + (register - first);
-        Some(match vendor {
+        let index = range * 0x2000 + (number - first);
+        Some(match vendor() {
             // 1 KiB for each range; the bitmaps for writing are 2 KiB behind those for reading.
             Vendor::Vmx => [index, index + 0x4000],
             // 2 KiB for each range.
@@ -127,15 +84,29 @@ impl MsrBitmap {
         })
     }
 
-    /// Whether the register is allowed.
-    pub fn allows(&self, register: u32) -> bool {
-        Self::bits(register).is_some_and(|[read, _write]| !is_set(self.base, read))
+    /// The byte with a bit, which is inside the map, and the bit in the byte.
+    const fn byte(&self, index: u32) -> (*mut u8, u8) {
+        (virt(self.base + (index / 8) as u64), 1 << (index % 8))
     }
 
-    /// Allows the register or not, for reading and writing.
-    pub fn allow(&self, register: u32, yes: bool) {
-        for bit in Self::bits(register).into_iter().flatten() {
-            set(self.base, bit, !yes);
+    /// Whether it is allowed.
+    pub fn allows(&self, number: u64) -> bool {
+        self.bits(number).is_some_and(|[read, _write]| {
+            let (byte, mask) = self.byte(read);
+            // SAFETY: the byte belongs to a live map.
+            unsafe { byte.read_volatile() & mask == 0 }
+        })
+    }
+
+    /// Allows it or not, for reading and writing.
+    pub fn allow(&self, number: u64, yes: bool) {
+        for bit in self.bits(number).into_iter().flatten() {
+            let (byte, mask) = self.byte(bit);
+            // SAFETY: as above; the processor only reads it.
+            unsafe {
+                let old = byte.read_volatile();
+                byte.write_volatile(if yes { old & !mask } else { old | mask });
+            }
         }
     }
 }
@@ -146,9 +117,8 @@ static DENY_ALL: Once<(u64, u64)> = Once::new();
 /// Makes the maps of [`deny_all`], if nobody has yet. Returns whether there was memory for them.
 pub fn init() -> bool {
     let make = || -> Result<_, ()> {
-        let io = pool::alloc_block(port_order()).ok_or(())?;
-        let msr = pool::alloc_block(msr_order()).ok_or(())?;
-        Ok((fill(io, port_order()), fill(msr, msr_order())))
+        let fresh = |order| pool::alloc_block(order).map(|block| fill(block, order)).ok_or(());
+        Ok((fresh(Kind::Port.order())?, fresh(Kind::Msr.order())?))
     };
     DENY_ALL.try_call_once(make).is_ok()
 }
@@ -161,7 +131,8 @@ pub fn deny_all() -> (u64, u64) {
     DENY_ALL.get().copied().unwrap_or((NOWHERE, NOWHERE))
 }
 
-/// The registers that a guest may ever be given: those that the kernel keeps for each virtual CPU.
+/// The registers that a guest may ever be given: those that the kernel keeps for each virtual CPU. They are in the first two
+/// ranges of both formats.
 pub const GUEST_MSRS: [u32; 10] = [
     0x174,
     0x175,
