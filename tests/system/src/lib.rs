@@ -10,6 +10,7 @@
 //! | module | what it tests |
 //! |---|---|
 //! | [`kernel`] | hypercalls, messages, scheduling, exceptions: what a task can see of the kernel |
+//! | [`lifetime`] | virtual machines that come and go |
 //! | [`vcpu`] | virtual CPUs, with small guests |
 //! | [`processor`] | nothing: it tells on which processor they run |
 //! | [`report`] | nothing: it is how tests speak |
@@ -22,6 +23,7 @@ extern crate alloc;
 pub use alloc::format;
 
 pub mod kernel;
+pub mod lifetime;
 pub mod processor;
 pub mod report;
 pub mod vcpu;

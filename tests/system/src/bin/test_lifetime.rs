@@ -1,0 +1,11 @@
+//! Virtual machines that come and go.
+#![no_std]
+#![no_main]
+
+use runtime::{Outcome, Task};
+
+runtime::entry!(main);
+
+fn main(task: Task) -> Outcome {
+    system_tests::report::main(task, &[system_tests::lifetime::TESTS])
+}
