@@ -8,11 +8,11 @@
 
 /// First eight bytes.
 pub const MAGIC: [u8; 8] = *b"FERRITE1";
-/// The entry that holds the root task.
+/// The entry that holds the root task: a `program`, as every task is.
 pub const ROOT: &str = "root";
 /// The entry that holds the compiled system description.
 pub const SYSTEM: &str = "system";
-/// The entry that holds the kernel, in bundles for direct boot.
+/// The entry that holds the kernel, in bundles for direct boot; an ELF file, which the loader reads.
 pub const HYPERVISOR: &str = "hypervisor";
 
 const HEADER: usize = 16;
@@ -48,7 +48,8 @@ pub enum BundleError {
     BadEntry(usize),
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
+/// The little-endian number at `at`.
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 

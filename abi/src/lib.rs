@@ -13,6 +13,7 @@
 //! | [`fault`] | exceptions of threads |
 //! | [`hip`] | what the kernel tells the root task at boot |
 //! | [`bundle`] | the archive the loader hands over |
+//! | [`program`] | the form in which tasks are in that archive |
 //! | [`layout`] | the few fixed addresses |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,5 +24,6 @@ pub mod fault;
 pub mod hip;
 pub mod hypercall;
 pub mod layout;
+pub mod program;
 pub mod utcb;
 pub mod vcpu;
