@@ -79,7 +79,7 @@ impl Built {
         sound && self.with_symbols(name).is_file()
     }
 
-    /// A program without symbols and debug information: a tenth of the size.
+    /// An ELF file without symbols and debug information: a tenth of the size.
     ///
     /// # Errors
     /// When there is no such program, or it cannot be stripped.

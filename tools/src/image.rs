@@ -15,6 +15,7 @@ use crate::files;
 use crate::gdb;
 use crate::guest::Content;
 use crate::manifest::Manifest;
+use crate::program;
 use crate::say;
 use crate::units::show_size;
 use crate::workspace::Workspace;
@@ -161,13 +162,15 @@ fn contents(
     }
     let description =
         config::encode(&system).map_err(|invalid| miette!("the system description: {invalid}"))?;
-    let mut contents = vec![
-        (ROOT.to_owned(), files::read(&built.program("root-task")?)?),
-        (SYSTEM.to_owned(), description),
-    ];
+    let task = |name: &str| {
+        let elf = files::read(&built.with_symbols(name))?;
+        program::from_elf(&elf).wrap_err_with(|| format!("{name} cannot be a task"))
+    };
+    let mut contents =
+        vec![(ROOT.to_owned(), task("root-task")?), (SYSTEM.to_owned(), description)];
     for program in programs {
-        let elf = files::read(&built.program(&program)?)?;
-        contents.push((program, elf));
+        let bytes = task(&program)?;
+        contents.push((program, bytes));
     }
     for (content, name) in guests {
         contents.push((name, content.load(workspace)?));

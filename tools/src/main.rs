@@ -18,6 +18,7 @@ mod guest;
 mod image;
 mod machine;
 mod manifest;
+mod program;
 mod reference;
 mod run;
 mod say;

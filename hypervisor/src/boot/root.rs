@@ -5,11 +5,11 @@ use abi::cap::{MemRights, Perms, own, root};
 use abi::hip::{self, Hip, MAX_REGIONS, Region, RegionKind};
 use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
+use abi::program::Program;
 use abi::utcb::Utcb;
 use bootloader_api::BootInfo;
 use bootloader_api::info::MemoryRegionKind;
 use hypervisor_logic::acpi::PhysRead;
-use hypervisor_logic::elf::Elf;
 use hypervisor_logic::physical::PhysicalSpace;
 use hypervisor_logic::sched::Budget;
 use spin::Once;
@@ -166,8 +166,8 @@ fn load_image(
     let Some(entry) = bundle.find(ROOT) else {
         refuse(format_args!("the bundle has no entry `{ROOT}`"));
     };
-    let elf = match Elf::parse(entry.data) {
-        Ok(elf) => elf,
+    let program = match Program::parse(entry.data) {
+        Ok(program) => program,
         Err(error) => {
             refuse(format_args!("the root task is no program that can be loaded ({error:?})"))
         }
@@ -175,34 +175,24 @@ fn load_image(
     let Table::Host(table) = &host.table else { return (map.image_end, 0) };
     let mut table = space::host(table.root);
     let mut at = map.image_end;
-    for segment in elf.segments() {
-        let first = segment.vaddr & !(PAGE_SIZE - 1);
-        let pages = (segment.vaddr + segment.memsz - first).div_ceil(PAGE_SIZE);
-        at -= pages * PAGE_SIZE;
-        if at < map.image_start {
-            refuse(format_args!("too little memory for the root task"));
-        }
-        // SAFETY: free memory below the pool, in the same region, that nobody else uses.
+    for segment in program.segments() {
+        let start = at.checked_sub(segment.size).filter(|start| *start >= map.image_start);
+        at = need(start.ok_or(()));
+        // SAFETY: free memory below the pool, in the same region, that nobody else uses. There are
+        // not more bytes of content than the segment has in memory.
         unsafe {
-            physical.at(at).write_bytes(0, (pages * PAGE_SIZE) as usize);
-            let inside = segment.vaddr - first;
-            physical
-                .at(at + inside)
-                .copy_from_nonoverlapping(segment.file.as_ptr(), segment.file.len());
+            let (content, to) = (segment.content, physical.at(at));
+            to.write_bytes(0, segment.size as usize);
+            to.copy_from_nonoverlapping(content.as_ptr(), content.len());
         }
-        let rights = match (segment.write, segment.execute) {
-            (true, _) => MemRights::RW,
-            (false, true) => MemRights::RX,
-            (false, false) => MemRights::R,
-        };
-        for page in 0..pages {
-            let (va, pa) = (first + page * PAGE_SIZE, at + page * PAGE_SIZE);
+        for page in (0..segment.size).step_by(PAGE_SIZE as usize) {
             let mut tables = Tables(&pd.account);
             // A fresh space: there is nothing to flush.
-            let _ = need(table.map(&mut tables, va, pa, 12, rights));
+            let (va, pa) = (segment.address + page, at + page);
+            let _ = need(table.map(&mut tables, va, pa, 12, segment.rights));
         }
     }
-    (at, elf.entry())
+    (at, program.entry())
 }
 
 /// What the kernel keeps of physical memory, and what is RAM of the rest.

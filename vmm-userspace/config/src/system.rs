@@ -48,7 +48,7 @@ pub enum Restart {
 pub struct Partition {
     /// Unique among the partitions.
     pub name: String,
-    /// Bundle entry of the task's ELF file.
+    /// Bundle entry of the task's program.
     pub vmm: String,
     /// Guest-physical memory in bytes, a multiple of [`PAGE_SIZE`]; 0 for a task without a guest.
     pub memory: u64,

@@ -5,8 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use abi::cap::{MemRights, Perms, Selector, own};
-use abi::layout::PAGE_SIZE;
-use hypervisor_logic::elf::Elf;
+use abi::program::Program;
 use protocol::startup::{ADDRESS, Area, Caps, Share, Startup, UTCBS};
 use root_task::frames::{Frames, Range};
 use root_task::status::Failure;
@@ -125,26 +124,17 @@ impl Task {
         pool: &mut Frames,
         program: &[u8],
     ) -> Result<(), Failure> {
-        let elf = Elf::parse(program).map_err(|error| {
+        let program = Program::parse(program).map_err(|error| {
             Failure::Other(format!("its program is damaged ({error:?}): build the image again"))
         })?;
-        for segment in elf.segments() {
-            let first = segment.vaddr / PAGE_SIZE * PAGE_SIZE;
-            // Both are below 2^47, as the parser checked.
-            let inside = (segment.vaddr - first) as usize;
-            let len = segment.vaddr + segment.memsz - first;
-            let mut fresh = memory.fresh(pool, len)?;
+        for segment in program.segments() {
+            let mut fresh = memory.fresh(pool, segment.size)?;
             self.frames.push(fresh.range());
-            let room = fresh.bytes().get_mut(inside..inside + segment.file.len());
-            room.unwrap_or_default().copy_from_slice(segment.file);
-            let rights = match (segment.write, segment.execute) {
-                (true, _) => MemRights::RW,
-                (false, true) => MemRights::RX,
-                (false, false) => MemRights::R,
-            };
-            self.map(fresh.range().base, first, len, rights)?;
+            let room = fresh.bytes().get_mut(..segment.content.len());
+            room.unwrap_or_default().copy_from_slice(segment.content);
+            self.map(fresh.range().base, segment.address, segment.size, segment.rights)?;
         }
-        self.entry = elf.entry();
+        self.entry = program.entry();
         Ok(())
     }
 
