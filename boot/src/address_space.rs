@@ -8,7 +8,7 @@
 //! ```
 
 use crate::arena::STACK_LENGTH;
-use crate::elf::{self, Image};
+use crate::elf::Image;
 use crate::error::Error;
 use crate::paging::{Access, AddressSpace, PageSize, TableMemory};
 use crate::span::{PAGE, Span, align_down, align_up};
@@ -95,7 +95,7 @@ impl Plan<'_> {
             Access::ReadWrite,
         )?;
         for segment in self.image.segments() {
-            let pages = elf::span(&segment).pages_around();
+            let pages = segment.span.pages_around();
             let access = match (segment.write, segment.execute) {
                 (false, false) => Access::Read,
                 (true, _) => Access::ReadWrite,

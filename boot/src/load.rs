@@ -99,7 +99,7 @@ fn place_image(image: &Image<'_>, arena: &Arena) {
     // SAFETY: the arena is free memory below 4 GiB, outside of all that anything refers to.
     unsafe { ptr::write_bytes(whole.start as *mut u8, 0, whole.length() as usize) };
     for segment in image.segments() {
-        let target = arena.image.start + (segment.vaddr - image.span.start);
+        let target = arena.image.start + (segment.span.start - image.span.start);
         let source = segment.file;
         // SAFETY: the image has room for every segment, and a segment's part of the file is not
         // larger than the segment (`Image::parse`). The file is a module, outside of the arena.

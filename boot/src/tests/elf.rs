@@ -2,13 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PT_LOAD: u32 = 1;
-const PT_DYNAMIC: u32 = 2;
-const PF_X: u32 = 1;
-const PF_W: u32 = 2;
-const ET_EXEC: u16 = 2;
-const ET_DYN: u16 = 3;
-const EM_X86_64: u16 = 62;
 const R: u32 = 4;
 const BASE: u64 = KERNEL_BASE + 0x10_0000;
 
@@ -65,7 +58,7 @@ fn reads_a_kernel() {
         assert!(!rodata.execute && !rodata.write);
         assert!(data.write && !data.execute);
         assert_eq!(data.file, &bytes[0x4800..0x4900]);
-        assert_eq!(span(data), Span::new(BASE + 0x4800, 0x5000));
+        assert_eq!(data.span, Span::new(BASE + 0x4800, 0x5000));
     }
 }
 
@@ -115,6 +108,10 @@ fn each_wrong_file_is_named() {
     assert_eq!(changed(18, 183), Error::BadKernel(not_elf));
     assert_eq!(changed(16, 1), Error::BadKernel("is not an executable"));
     assert_eq!(changed(54, 32), Error::BadKernel(not_elf));
+    assert_eq!(changed(39, 0xff), Error::BadKernel("is cut off"));
+    let mut many = file(ET_EXEC, BASE, &kernel_headers());
+    many[56..58].fill(0xff);
+    assert_eq!(Image::parse(&many).map(|_| ()), Err(Error::BadKernel("is cut off")));
     for length in [0, 3, 20, 57, 100, 0x1100] {
         assert!(Image::parse(&good[..length]).is_err(), "{length} bytes");
     }
@@ -122,30 +119,42 @@ fn each_wrong_file_is_named() {
 
 #[test]
 fn relocations_are_refused() {
-    let mut headers = kernel_headers();
-    headers.push((PT_DYNAMIC, R, 0x4000, BASE + 0x3000, 64, 64));
-    let mut bytes = file(ET_DYN, BASE, &headers);
-    assert!(Image::parse(&bytes).is_ok(), "an empty dynamic section asks for nothing");
-    bytes[0x4000] = 8;
-    bytes[0x4008] = 24;
-    let refused = Error::BadKernel("needs relocations: link it statically");
-    assert_eq!(Image::parse(&bytes).map(|_| ()), Err(refused));
+    let parse = |offset, tag: u64, size: u64| {
+        let mut headers = kernel_headers();
+        headers.push((PT_DYNAMIC, R, offset, BASE + 0x3000, 0x20, 0x20));
+        let mut bytes = file(ET_DYN, BASE, &headers);
+        bytes[0xffe0..0xffe8].copy_from_slice(&tag.to_le_bytes());
+        bytes[0xffe8..0xfff0].copy_from_slice(&size.to_le_bytes());
+        Image::parse(&bytes).map(|_| ())
+    };
+    let refused = Err(Error::BadKernel("needs relocations: link it statically"));
+    for tag in [2, 8, 18, 35] {
+        assert_eq!(parse(0xffe0, tag, 24), refused);
+        assert_eq!(parse(0xffe0, tag, 0), Ok(()), "an empty table asks for nothing");
+    }
+    assert_eq!(parse(0xffe0, 5, 24), Ok(()), "not a relocation table");
+    assert_eq!(parse(0xffd0, 8, 24), Ok(()), "what follows DT_NULL does not count");
+    assert_eq!(parse(0xfff0, 5, 24), refused, "a section that is cut off may ask for anything");
 }
 
 proptest! {
     #[test]
-    fn an_accepted_image_is_loadable(changes in prop::collection::vec((0usize..300, any::<u8>()), 0..6)) {
+    fn an_accepted_image_is_loadable(
+        changes in prop::collection::vec((0usize..300, any::<u8>()), 0..6),
+        length in prop_oneof![Just(0x1_0000_usize), 300..0x1_0000_usize],
+    ) {
         let mut bytes = file(ET_EXEC, BASE, &kernel_headers());
         for (at, value) in changes {
             bytes[at] = value;
         }
+        bytes.truncate(length);
         let Ok(image) = Image::parse(&bytes) else { return Ok(()) };
         prop_assert!(image.span.length() <= MAX_KERNEL_SPAN && image.span.start >= KERNEL_BASE);
         let mut end = image.span.start;
         for segment in image.segments() {
-            let pages = span(&segment).pages_around();
+            let pages = segment.span.pages_around();
             prop_assert!(pages.start >= end && pages.end <= image.span.end);
-            prop_assert!(segment.file.len() as u64 <= segment.memsz);
+            prop_assert!(segment.file.len() as u64 <= segment.span.length());
             prop_assert!(!(segment.write && segment.execute));
             end = pages.end;
         }

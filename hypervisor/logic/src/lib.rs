@@ -18,7 +18,6 @@
 //! | [`svm`] | AMD-V: capabilities, VMCB fields, intercepts, exit codes and what they tell |
 //! | [`tags`] | tags of TLB entries: ASIDs, VPIDs |
 //! | [`acpi`] | interrupt topology out of the firmware's tables |
-//! | [`elf`] | program headers |
 //! | [`list`] | a vector of fixed capacity |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -28,7 +27,6 @@ extern crate std;
 
 pub mod acpi;
 pub mod buddy;
-pub mod elf;
 pub mod exits;
 pub mod frames;
 pub mod ipc;

@@ -3,7 +3,6 @@
 
 mod acpi;
 mod buddy;
-mod elf;
 mod grants;
 mod ipc;
 mod list;

@@ -1,13 +1,12 @@
-//! Executables: the kernel as the loader reads it, and tasks as the kernel and the root task do.
+//! The kernel's executable, which the loader reads.
 
-use boot::elf::{self, Image, KERNEL_BASE, MAX_KERNEL_SPAN};
-use hypervisor_logic::elf::Elf;
+use boot::elf::{Image, KERNEL_BASE, MAX_KERNEL_SPAN};
 
 use super::Target;
 use crate::input::Bytes;
 
 /// The kernel's file.
-pub const KERNEL: Target = Target {
+pub const TARGET: Target = Target {
     name: "elf-kernel",
     longest: 0x300,
     dictionary: &[],
@@ -15,15 +14,11 @@ pub const KERNEL: Target = Target {
     run: kernel,
 };
 
-/// A task's file.
-pub const TASK: Target =
-    Target { name: "elf-task", longest: 0x300, dictionary: &[], seeds: task_seeds, run: task };
-
 /// A program header: type, flags, offset, address, bytes in the file, bytes in memory.
 type Header = (u32, u32, u64, u64, u64, u64);
 
 /// An executable with the given entry point and program headers, and `0x200` bytes.
-pub fn file(kind: u16, entry: u64, headers: &[Header]) -> Vec<u8> {
+fn file(kind: u16, entry: u64, headers: &[Header]) -> Vec<u8> {
     let ident = Bytes::default().put(b"\x7fELF\x02\x01\x01").pad(16);
     let head = ident.u16(kind).u16(62).u32(1).u64(entry).u64(64).u64(0).u32(0);
     let head = head.u16(64).u16(56).u16(headers.len() as u16).pad(64);
@@ -52,21 +47,12 @@ fn kernel_seeds() -> Vec<Vec<u8>> {
     vec![kernel_file(), file(3, base, &dynamic)]
 }
 
-fn task_seeds() -> Vec<Vec<u8>> {
-    let headers = [
-        (6, 4, 64, 64, 8, 8),
-        (1, 5, 0x100, 0x40_0000, 0x80, 0x80),
-        (1, 6, 0x180, 0x40_1300, 0x80, 0x2000),
-    ];
-    vec![file(2, 0x40_0010, &headers), file(3, 0, &[(1, 5, 0, 0, 0x200, 0x200)])]
-}
-
 /// Checks what the loader relies on when it copies and maps an image that was accepted.
 pub fn check(image: &Image<'_>) {
     assert!(image.span.length() <= MAX_KERNEL_SPAN && image.span.start >= KERNEL_BASE);
     let (mut free, mut entered) = (image.span.start, false);
     for segment in image.segments() {
-        let span = elf::span(&segment);
+        let span = segment.span;
         let pages = span.pages_around();
         assert!(!span.is_empty() && pages.start >= free && pages.end <= image.span.end);
         assert!(segment.file.len() as u64 <= span.length());
@@ -82,20 +68,4 @@ fn kernel(bytes: &[u8]) {
         Ok(image) => check(&image),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-}
-
-fn task(bytes: &[u8]) {
-    let Ok(elf) = Elf::parse(bytes) else { return };
-    let mut free = 0;
-    let mut entered = false;
-    for segment in elf.segments() {
-        assert!(!(segment.write && segment.execute));
-        assert!(segment.memsz > 0 && segment.file.len() as u64 <= segment.memsz);
-        assert!(segment.vaddr >> 12 >= free, "two segments share a page");
-        let end = segment.vaddr.checked_add(segment.memsz).expect("an address");
-        assert!(end <= 1 << 47, "outside of the lower half");
-        free = end.div_ceil(0x1000);
-        entered |= segment.execute && (segment.vaddr..end).contains(&elf.entry());
-    }
-    assert!(entered);
 }

@@ -10,6 +10,7 @@ mod loader;
 mod multiboot2;
 mod paging;
 mod planted;
+mod program;
 mod pvh;
 mod ring;
 mod startup;
@@ -37,12 +38,12 @@ pub const TARGETS: &[Target] = &[
     acpi::POWER,
     bundle::TARGET,
     console::TARGET,
-    elf::KERNEL,
-    elf::TASK,
+    elf::TARGET,
     emulate::TARGET,
     linux::TARGET,
     multiboot2::TARGET,
     paging::TARGET,
+    program::TARGET,
     pvh::TARGET,
     ring::TARGET,
     startup::TARGET,
