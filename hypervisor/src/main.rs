@@ -13,6 +13,8 @@
 //! | `hypercall` | one file for each group of hypercalls |
 #![no_std]
 #![no_main]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::unreachable, clippy::indexing_slicing, clippy::todo)]
 
 mod arch;
 mod boot;

@@ -109,7 +109,12 @@ impl<'a> Screen<'a> {
                     2 => draw::<2>(line, dots, scale),
                     3 => draw::<3>(line, dots, scale),
                     4 => draw::<4>(line, dots, scale),
-                    _ => return line.copy_from_slice(&[font::shown(byte), GREY]),
+                    _ => {
+                        line.iter_mut()
+                            .zip([font::shown(byte), GREY])
+                            .for_each(|(to, from)| *to = from);
+                        return;
+                    }
                 }
                 start += self.layout.stride;
             }
@@ -157,7 +162,7 @@ impl<'a> Screen<'a> {
 /// is read.
 fn draw<const BYTES: usize>(line: &mut [u8], dots: u8, scale: usize) {
     let (pixels, _) = line.as_chunks_mut::<BYTES>();
-    for (x, dot) in pixels.chunks_exact_mut(scale).enumerate() {
+    for (x, dot) in pixels.chunks_exact_mut(scale.max(1)).enumerate() {
         let value = if dots << x & 0x80 != 0 { [0xff; BYTES] } else { [0; BYTES] };
         dot.iter_mut().for_each(|pixel| *pixel = value);
     }

@@ -21,6 +21,8 @@
 //! | [`list`] | a vector of fixed capacity |
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(not(test), deny(clippy::unreachable, clippy::indexing_slicing, clippy::todo))]
 
 #[cfg(test)]
 extern crate std;

@@ -61,6 +61,7 @@ fn selector(argument: u64) -> Result<Selector, Status> {
 type Entry = extern "C" fn(&Ec, u64, u64, u64, u64, u64) -> *const Ec;
 
 /// The hypercalls by number.
+#[allow(clippy::indexing_slicing, reason = "computed by the compiler, which would refuse it")]
 pub static TABLE: [Entry; Number::Destroy as usize + 1] = {
     let mut table: [Entry; Number::Destroy as usize + 1] = [other; Number::Destroy as usize + 1];
     // Those that are called most have a way of their own.

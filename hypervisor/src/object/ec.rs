@@ -1,9 +1,10 @@
 //! Execution contexts: threads, handlers, virtual CPUs.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use abi::cap::{ObjectType, Selector};
 use abi::fault::Gprs;
 use abi::utcb::Utcb;
-use spin::Once;
 
 use super::pd::Pd;
 use super::pt::Pt;
@@ -210,15 +211,16 @@ impl Linked for Ec {
     }
 }
 
-static NOBODY: Once<Ref<Ec>> = Once::new();
+static NOBODY: AtomicU64 = AtomicU64::new(0);
 
 /// Says who stands in for handlers that have ended.
 pub fn set_nobody(ec: Ref<Ec>) {
     ec.state.set(State::Dead);
-    NOBODY.call_once(|| ec);
+    NOBODY.store(ec.address(), Ordering::Relaxed);
 }
 
 /// A context that never lived: it serves the portals of handlers that have ended.
 pub fn nobody() -> Ref<Ec> {
-    *NOBODY.wait()
+    // SAFETY: it was set at boot, before there was a portal, and stays.
+    unsafe { Ref::from_address(NOBODY.load(Ordering::Relaxed)) }
 }

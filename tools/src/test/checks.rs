@@ -6,6 +6,7 @@ use std::process::Command;
 
 use miette::{IntoDiagnostic, Result, bail};
 
+use super::panics;
 use crate::compile;
 use crate::say;
 use crate::workspace::Workspace;
@@ -37,6 +38,7 @@ pub fn all(workspace: &Workspace) -> Vec<Check> {
     };
     let for_bare_metal = workspace.clone();
     let for_size = workspace.clone();
+    let for_panics = workspace.clone();
     vec![
         Check { name: "format", action: cargo(&["fmt", "--all", "--check"]) },
         Check {
@@ -52,6 +54,13 @@ pub fn all(workspace: &Workspace) -> Vec<Check> {
             }),
         },
         Check { name: "kernel-size", action: Box::new(move || kernel_size(&for_size)) },
+        Check {
+            name: "kernel-panics",
+            action: Box::new(move || {
+                let built = compile::build(&for_panics)?;
+                panics::check(&built.with_symbols("hypervisor"))
+            }),
+        },
     ]
 }
 

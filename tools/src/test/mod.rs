@@ -2,6 +2,7 @@
 
 mod checks;
 mod host;
+mod panics;
 mod place;
 mod system;
 mod table;
