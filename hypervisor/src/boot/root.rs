@@ -6,7 +6,6 @@ use abi::hip::{self, Hip, MAX_REGIONS, Region, RegionKind};
 use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
 use abi::program::Program;
-use abi::utcb::Utcb;
 use bootloader_api::BootInfo;
 use bootloader_api::info::MemoryRegionKind;
 use hypervisor_logic::acpi::PhysRead;
@@ -18,11 +17,11 @@ use super::machine::Machine;
 use super::memory::{Map, Physical};
 use super::screen;
 use crate::arch::vendor::Virtualization;
-use crate::arch::{self, Resume, Vcpu, bitmaps, fpu, space};
+use crate::arch::{self, Resume, bitmaps, fpu, space};
 use crate::log;
 use crate::mem::tables::Tables;
 use crate::mem::{pool, virt};
-use crate::object::ec::{Birth, Ec, Frame, Kind, set_nobody};
+use crate::object::ec::{Birth, Ec, Kind, set_nobody};
 use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
@@ -247,36 +246,22 @@ fn keep_but_bundle(
 }
 
 fn start_thread(pd: Ref<Pd>, utcb: u64, entry: u64) -> Ref<Ec> {
-    let mut frame = Frame { rip: entry, ..Frame::default() };
-    frame.gpr.rdi = ROOT_HIP;
-    frame.gpr.rsi = ROOT_UTCB;
-    let thread = thread(pd, virt(utcb).cast(), Resume::hypercall(), frame);
-    need(Ref::create(pd, thread).map_err(|(status, _)| status))
+    let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
+    let birth = Birth { utcb, utcb_address: ROOT_UTCB, resume, ..Birth::new(pd, Kind::Thread) };
+    let ec = need(Ref::create(pd, Ec::new(birth)).map_err(|(status, _)| status));
+    let frame = ec.regs();
+    (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
+    ec
 }
 
 /// Writes the idle context into its page.
 fn make_idle(machine: &Machine, pd: Ref<Pd>) {
-    let idle = thread(pd, core::ptr::null_mut(), Resume::idle(), Frame::default());
+    let nobody = Ec::new(Birth::new(pd, Kind::Thread));
+    set_nobody(need(Ref::create(pd, nobody).map_err(|(status, _)| status)));
+    let idle = Ec::new(Birth { resume: Resume::idle(), ..Birth::new(pd, Kind::Thread) });
     idle.kernel_stack.set(machine.stack_top);
     // SAFETY: the page was set aside for this.
     unsafe { machine.idle.as_ptr().write(idle) };
-    let nobody = thread(pd, core::ptr::null_mut(), Resume::never(), Frame::default());
-    set_nobody(need(Ref::create(pd, nobody).map_err(|(status, _)| status)));
-}
-
-fn thread(pd: Ref<Pd>, utcb: *mut Utcb, resume: Resume, frame: Frame) -> Ec {
-    Ec::new(Birth {
-        pd,
-        kind: Kind::Thread,
-        cpu: 0,
-        events: 0,
-        utcb,
-        utcb_address: ROOT_UTCB,
-        resume,
-        entry_sp: 0,
-        frame,
-        vcpu: Vcpu::none(),
-    })
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -12,7 +12,7 @@ use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
 use crate::arch::{self, Resume, Vcpu};
 use crate::mem::{phys, virt};
-use crate::object::ec::{Birth, Ec, Frame, Kind};
+use crate::object::ec::{Birth, Ec, Kind};
 use crate::object::pd::Pd;
 use crate::object::pt::Pt;
 use crate::object::sc::Sc;
@@ -84,53 +84,48 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if !pd.has_objects() || pd.cr3.get() == 0 {
         return Err(Status::BadParam);
     }
+    vacant(caller, args.a1)?;
     let events = (args.a2 >> 32) as Selector;
-    let at = vacant(caller, args.a1)?;
-    if kind.is_vcpu() {
-        vcpu(cpu, caller, pd, at, events, args)
-    } else {
-        thread(cpu, caller, pd, at, kind, events, args)
+    let mut birth = Birth { cpu: number, events, ..Birth::new(pd, kind) };
+    if kind.is_vcpu() { vcpu(caller, &mut birth, args) } else { thread(&mut birth, args) }?;
+    match Ref::create(pd, Ec::new(birth)) {
+        Ok(ec) => {
+            if kind.is_vcpu() {
+                arch::vcpu::init(ec);
+            }
+            publish(cpu, caller, args.a1, ec)
+        }
+        Err((status, ec)) => {
+            release(&ec);
+            Err(status)
+        }
     }
 }
 
-fn thread(
-    cpu: &Cpu,
-    caller: &Pd,
-    pd: Ref<Pd>,
-    at: Selector,
-    kind: Kind,
-    events: Selector,
-    args: Args,
-) -> Outcome {
-    let (utcb_address, sp, ip) = (args.a3, args.a4, args.a5);
-    if utcb_address >= USER_TOP
-        || !utcb_address.is_multiple_of(PAGE_SIZE)
-        || sp >= USER_TOP
-        || ip >= USER_TOP
-    {
+/// What a thread or handler has.
+fn thread(birth: &mut Birth, args: Args) -> Result<(), Status> {
+    let (utcb, sp, ip) = (args.a3, args.a4, args.a5);
+    let aligned = utcb.is_multiple_of(PAGE_SIZE);
+    if !aligned || [utcb, sp, ip].iter().any(|address| *address >= USER_TOP) {
         return Err(Status::BadParam);
     }
-    let utcb = map_utcb(pd, utcb_address)?;
-    let mut frame = Frame { rip: ip, rsp: sp, ..Frame::default() };
-    frame.gpr.rsi = utcb_address;
-    let birth = Birth {
-        pd,
-        kind,
-        cpu: cpu.number,
-        events,
-        utcb: virt(utcb).cast(),
-        utcb_address,
-        resume: Resume::hypercall(),
-        entry_sp: sp,
-        frame,
-        vcpu: Vcpu::none(),
-    };
-    match Ref::create(pd, Ec::new(birth)) {
-        Ok(ec) => publish(cpu, caller, at.into(), ec),
-        Err((status, ec)) => {
-            unmap_utcb(&ec);
-            Err(status)
-        }
+    birth.utcb = virt(map_utcb(birth.pd, utcb)?).cast();
+    (birth.utcb_address, birth.entry_sp) = (utcb, sp);
+    birth.resume = Resume::hypercall();
+    (birth.frame.rip, birth.frame.rsp, birth.frame.gpr.rsi) = (ip, sp, utcb);
+    Ok(())
+}
+
+/// Gives back what an execution context has besides its memory, when it does not run, or not any more.
+pub fn release(ec: &Ec) {
+    if ec.kind.is_vcpu() {
+        ec.vcpu.free(&ec.pd);
+    } else if let Some(host) = ec.pd.host.get()
+        && let Table::Host(table) = &host.table
+    {
+        arch::space::unmap_kernel_page(table, &ec.pd.account, ec.utcb_address);
+        // SAFETY: it is no longer mapped, and nobody uses it.
+        unsafe { ec.pd.account.give_page(phys(ec.utcb)) };
     }
 }
 
@@ -146,25 +141,8 @@ fn map_utcb(pd: Ref<Pd>, address: u64) -> Result<u64, Status> {
     Ok(page)
 }
 
-/// Takes the message page away from a thread that does not need it any more.
-pub fn unmap_utcb(ec: &Ec) {
-    if let Some(host) = ec.pd.host.get()
-        && let Table::Host(table) = &host.table
-    {
-        arch::space::unmap_kernel_page(table, &ec.pd.account, ec.utcb_address);
-        // SAFETY: it is no longer mapped, and the thread does not run any more.
-        unsafe { ec.pd.account.give_page(phys(ec.utcb)) };
-    }
-}
-
-fn vcpu(
-    cpu: &Cpu,
-    caller: &Pd,
-    pd: Ref<Pd>,
-    at: Selector,
-    events: Selector,
-    args: Args,
-) -> Outcome {
+/// What a virtual CPU has.
+fn vcpu(caller: &Pd, birth: &mut Birth, args: Args) -> Result<(), Status> {
     let space = |argument: u64| -> Result<Option<Ref<Space>>, Status> {
         match selector(argument)? {
             abi::cap::NULL => Ok(None),
@@ -181,31 +159,11 @@ fn vcpu(
     }
     // So that it ends before they do.
     let spaces = [Some(guest), msrs, ports];
-    if spaces.iter().flatten().any(|space| space.pd != pd) {
+    if spaces.iter().flatten().any(|space| space.pd != birth.pd) {
         return Err(Status::BadParam);
     }
-    let birth = Birth {
-        pd,
-        kind: Kind::Vcpu(arch::vendor()),
-        cpu: cpu.number,
-        events,
-        utcb: core::ptr::null_mut(),
-        utcb_address: 0,
-        resume: Resume::never(),
-        entry_sp: 0,
-        frame: Frame::default(),
-        vcpu: Vcpu::new(&pd, spaces)?,
-    };
-    match Ref::create(pd, Ec::new(birth)) {
-        Ok(ec) => {
-            arch::vcpu::init(ec, &guest, ports.as_deref());
-            publish(cpu, caller, at.into(), ec)
-        }
-        Err((status, ec)) => {
-            ec.vcpu.free(&pd);
-            Err(status)
-        }
-    }
+    birth.vcpu = Vcpu::new(&birth.pd, spaces)?;
+    Ok(())
 }
 
 /// Hypercall `CreateSc`.

@@ -5,7 +5,7 @@ mod create;
 mod end;
 mod grant;
 
-pub use create::unmap_utcb;
+pub use create::release;
 
 use abi::cap::Selector;
 use abi::hypercall::{Number, Status};

@@ -18,7 +18,7 @@ use super::space::{Space, Table};
 use super::{Header, Ref};
 use crate::arch::cpu::Cpu;
 use crate::arch::{self, interrupts};
-use crate::hypercall::unmap_utcb;
+use crate::hypercall::release;
 use crate::mem::tables::{Kernel, ReadOnly, Tables};
 use crate::sched;
 use crate::{ipc, list};
@@ -149,9 +149,8 @@ fn cut(cpu: &Cpu, ec: Ref<Ec>) {
     }
     if ec.kind.is_vcpu() {
         arch::vcpu::end(cpu, ec);
-    } else {
-        unmap_utcb(&ec);
     }
+    release(&ec);
     if cpu.current.get() == ec {
         cpu.idle();
     }

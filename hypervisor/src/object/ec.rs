@@ -157,6 +157,26 @@ pub struct Birth {
     pub vcpu: Vcpu,
 }
 
+impl Birth {
+    /// Of a context of `pd` that has nothing and never runs.
+    pub fn new(pd: Ref<Pd>, kind: Kind) -> Self {
+        let (utcb, resume) = (core::ptr::null_mut(), Resume::never());
+        let (frame, vcpu) = (Frame::default(), Vcpu::none());
+        Self {
+            pd,
+            kind,
+            cpu: 0,
+            events: 0,
+            utcb,
+            utcb_address: 0,
+            resume,
+            entry_sp: 0,
+            frame,
+            vcpu,
+        }
+    }
+}
+
 impl Ec {
     /// A context that has not run yet.
     pub fn new(birth: Birth) -> Self {

@@ -103,16 +103,17 @@ impl Vcpu {
 }
 
 /// Prepares a new virtual CPU: everything but the guest state, which the VMM sets at its startup.
-pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
+pub fn init(ec: Ref<Ec>) {
+    let [Some(guest), _, ports] = &ec.vcpu.spaces else { return };
     ec.kernel_stack.set(super::cpu::cpu().stack_top);
     ec.retry.set(Retry::Event(ec.events.wrapping_add(Exit::Startup as u32)));
     match ec.kind {
-        Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, guest, ports),
-        _ => vmx::vcpu::init(ec, guest, ports),
+        Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, guest, ports.as_deref()),
+        _ => vmx::vcpu::init(ec, guest, ports.as_deref()),
     }
 }
 
-/// The end of a virtual CPU: its registers are nobody's.
+/// A virtual CPU that ends is not loaded any more: its registers are nobody's.
 pub fn end(cpu: &Cpu, ec: Ref<Ec>) {
     if cpu.vcpu.get() == Some(ec) {
         cpu.vcpu.set(None);
@@ -120,7 +121,6 @@ pub fn end(cpu: &Cpu, ec: Ref<Ec>) {
     if matches!(ec.kind, Kind::Vcpu(Vendor::Vmx)) {
         vmx::vcpu::end(&ec);
     }
-    ec.vcpu.free(&ec.pd);
 }
 
 /// Makes `ec` the virtual CPU that is loaded, and decides whether it enters its guest or has to report first.
