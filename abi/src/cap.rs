@@ -115,7 +115,7 @@ impl Perms {
     /// Pd: move kernel memory between this domain's quota and a child's.
     pub const PD_QUOTA: Self = Self(1 << 1);
 
-    /// Ec: recall it, look at it.
+    /// Ec: recall it, look at it, stop it, read and write its state.
     pub const EC_CTRL: Self = Self(1 << 0);
     /// Ec: bind a scheduling context to it.
     pub const EC_BIND_SC: Self = Self(1 << 1);

@@ -215,6 +215,33 @@ pub enum EcOp {
     /// for a reply, the registers of the one at the end of its chain of calls are in the caller's UTCB
     /// ([`crate::fault::FaultState`]; the cause is zeros); likewise its own, if it is a thread.
     Look = 1,
+    /// Stop a virtual CPU: when this has succeeded it stands still between two instructions, whoever has time for it.
+    /// [`Status::Busy`]: an exit of it is not answered yet, and it will stand still when that is; ask again.
+    Stop = 2,
+    /// Let a virtual CPU that was stopped go on. Nothing was lost: what is pending or has come due meanwhile happens now.
+    Go = 3,
+    /// Read the groups in RSI ([`crate::vcpu::Groups`]) of a virtual CPU that stands still into the caller's UTCB
+    /// ([`crate::vcpu::VcpuState`]). [`Status::Busy`]: it does not stand still.
+    Read = 4,
+    /// Write the groups in RSI from there, likewise. Nothing is done about the instruction at RIP:
+    /// [`crate::vcpu::Groups::DONE`] has no meaning here.
+    Write = 5,
+}
+
+impl EcOp {
+    /// The operation for the flags of a hypercall.
+    #[must_use]
+    pub const fn from_abi(value: u8) -> Option<Self> {
+        Some(match value {
+            0 => Self::Recall,
+            1 => Self::Look,
+            2 => Self::Stop,
+            3 => Self::Go,
+            4 => Self::Read,
+            5 => Self::Write,
+            _ => return None,
+        })
+    }
 }
 
 /// What an execution context does, as [`EcOp::Look`] returns it.
@@ -231,6 +258,8 @@ pub enum EcActivity {
     Idle = 3,
     /// The kernel has ended it.
     Dead = 4,
+    /// A virtual CPU that somebody has stopped.
+    Stopped = 5,
 }
 
 impl EcActivity {
@@ -243,6 +272,7 @@ impl EcActivity {
             2 => Self::Waits,
             3 => Self::Idle,
             4 => Self::Dead,
+            5 => Self::Stopped,
             _ => return None,
         })
     }

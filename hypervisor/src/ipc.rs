@@ -312,6 +312,7 @@ pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
     match end.state.get() {
         State::Dead => EcActivity::Dead,
         State::Blocked => EcActivity::Waits,
+        State::Stopped => EcActivity::Stopped,
         State::Idle => EcActivity::Idle,
         State::Ready if end == ec => EcActivity::Runs,
         State::Ready => EcActivity::Served,

@@ -2,6 +2,7 @@
 
 use abi::cap::{Perms, Selector};
 use abi::hypercall::{EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
+use abi::vcpu::Groups;
 
 use super::{Args, Outcome, Values, fail};
 use crate::arch::cpu::{Cpu, cpu};
@@ -78,22 +79,26 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
 }
 
 /// Hypercall `CtrlEc`.
-pub fn ec(caller: Ref<Ec>, args: Args) -> Outcome {
+pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
     let ec = lookup::<Ec>(&caller.pd, args.selector, Perms::EC_CTRL)?;
-    match args.flags {
-        flags if flags == EcOp::Recall as u8 => {
-            if !ec.kind.is_vcpu() {
-                return Err(Status::BadParam);
-            }
-            arch::recall(ec);
-            Ok(Values::NONE)
-        }
-        flags if flags == EcOp::Look as u8 => {
-            let activity = ipc::look(&caller, ec);
-            Ok(Values(Status::Success, activity as u64, ec.event_count.get()))
-        }
-        _ => Err(Status::BadHypercall),
+    let operation = EcOp::from_abi(args.flags).ok_or(Status::BadHypercall)?;
+    if operation == EcOp::Look {
+        let activity = ipc::look(&caller, ec);
+        return Ok(Values(Status::Success, activity as u64, ec.event_count.get()));
     }
+    if !ec.kind.is_vcpu() {
+        return Err(Status::BadParam);
+    }
+    let groups = args.a2 & !Groups::DONE.0;
+    match operation {
+        EcOp::Recall | EcOp::Look => arch::recall(ec),
+        EcOp::Stop => return arch::vcpu::stop(ec).map(|()| Values::NONE),
+        EcOp::Go => arch::vcpu::go(cpu, ec),
+        _ if ec.state.get() != State::Stopped => return Err(Status::Busy),
+        EcOp::Read => arch::export_state(cpu, &ec, arch::mover(groups), groups, caller.utcb),
+        EcOp::Write => arch::import_state(cpu, &ec, groups, caller.utcb),
+    }
+    Ok(Values::NONE)
 }
 
 /// Hypercall `CtrlSc`.

@@ -105,7 +105,7 @@ fn perform(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcom
         Number::CreateSm => create::sm(cpu, pd, args),
         Number::Grant => grant::grant(cpu, pd, args),
         Number::Revoke => grant::revoke(cpu, pd, args),
-        Number::CtrlEc => control::ec(ec, args),
+        Number::CtrlEc => control::ec(cpu, ec, args),
         Number::CtrlSc => control::sc(cpu, pd, args),
         Number::CtrlPt => control::pt(pd, args),
         Number::AssignInt => control::interrupt(pd, args),

@@ -40,6 +40,8 @@ pub enum State {
     Idle,
     /// It waits for a semaphore.
     Blocked,
+    /// A virtual CPU that was stopped, between two instructions.
+    Stopped,
     /// It will never run again.
     Dead,
 }

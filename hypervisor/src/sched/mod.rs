@@ -175,7 +175,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
         };
         match ec.state.get() {
             State::Ready => {}
-            State::Blocked | State::Idle => {
+            State::Blocked | State::Stopped | State::Idle => {
                 ec.parked.push_back(sc);
                 continue;
             }

@@ -50,7 +50,7 @@ impl Judge {
         match now.activity {
             EcActivity::Dead => return Verdict::Dead,
             EcActivity::Served => {}
-            EcActivity::Runs | EcActivity::Waits | EcActivity::Idle => {
+            EcActivity::Runs | EcActivity::Waits | EcActivity::Idle | EcActivity::Stopped => {
                 self.since = None;
                 return Verdict::Healthy;
             }
@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn whoever_waits_or_runs_is_healthy() {
-        for activity in [EcActivity::Runs, EcActivity::Waits, EcActivity::Idle] {
+        use EcActivity::{Idle, Runs, Stopped, Waits};
+        for activity in [Runs, Waits, Idle, Stopped] {
             let finding = |second| Finding { activity, ..served(second, 7, None) };
             assert_eq!(first_verdict((0..1000).map(finding)), None);
             // One such look in between, and patience begins again.

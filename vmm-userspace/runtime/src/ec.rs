@@ -2,8 +2,9 @@
 
 use abi::cap::Selector;
 use abi::fault::FaultState;
-use abi::hypercall::{EcActivity, Status};
+use abi::hypercall::{EcActivity, EcOp, Status};
 use abi::utcb::Utcb;
+use abi::vcpu::{Groups, VcpuState};
 
 use crate::hypercall;
 
@@ -45,6 +46,48 @@ impl Ec {
     #[inline]
     pub fn recall(self) -> Result<(), Status> {
         hypercall::recall(self.0)
+    }
+
+    /// Stops a virtual CPU: whether it stands still now. If not, its exit has to be answered first; ask again.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlEc`].
+    pub fn stop(self) -> Result<bool, Status> {
+        match hypercall::ctrl_ec(self.0, EcOp::Stop, 0) {
+            Ok(()) => Ok(true),
+            Err(Status::Busy) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets a virtual CPU go on that was stopped.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlEc`].
+    pub fn go(self) -> Result<(), Status> {
+        hypercall::ctrl_ec(self.0, EcOp::Go, 0)
+    }
+
+    /// The state of a virtual CPU that stands still, through the calling thread's own UTCB.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlEc`].
+    pub fn read(self, utcb: &mut Utcb, groups: Groups) -> Result<VcpuState, Status> {
+        hypercall::lend(utcb);
+        hypercall::ctrl_ec(self.0, EcOp::Read, groups.0)?;
+        // SAFETY: a state is numbers and fits the words of a message page.
+        Ok(unsafe { utcb.words.as_ptr().cast::<VcpuState>().read() })
+    }
+
+    /// Writes groups of the state of a virtual CPU that stands still.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlEc`].
+    pub fn write(self, utcb: &mut Utcb, groups: Groups, state: &VcpuState) -> Result<(), Status> {
+        // SAFETY: as in `read`.
+        unsafe { utcb.words.as_mut_ptr().cast::<VcpuState>().write(*state) };
+        hypercall::lend(utcb);
+        hypercall::ctrl_ec(self.0, EcOp::Write, groups.0)
     }
 
     /// Ends it, in whatever state it is.

@@ -352,6 +352,15 @@ pub fn look(ec: Selector) -> Result<(u64, u64), Status> {
     returned.check().map(|returned| (returned.value1, returned.value2))
 }
 
+/// [`Number::CtrlEc`] with one of the operations on virtual CPUs; what it reads or writes is in the UTCB of the calling thread.
+///
+/// # Errors
+/// See the hypercall.
+pub fn ctrl_ec(ec: Selector, op: EcOp, groups: u64) -> Result<(), Status> {
+    // SAFETY: changes no memory but the caller's UTCB, like `call`.
+    unsafe { enter(pack(Number::CtrlEc, op as u8, ec), groups) }.done()
+}
+
 /// [`Number::CtrlSc`]: returns the ticks consumed.
 ///
 /// # Errors

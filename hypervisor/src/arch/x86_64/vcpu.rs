@@ -12,7 +12,7 @@ use super::vendor::Vendor;
 use super::{fpu, svm, vmx};
 use crate::mem::virt;
 use crate::object::Ref;
-use crate::object::ec::{Ec, Kind, Retry};
+use crate::object::ec::{Ec, Kind, Retry, State};
 use crate::object::pd::Pd;
 use crate::object::space::Space;
 use crate::sched::timeout::Owner;
@@ -32,6 +32,8 @@ pub struct Vcpu {
     pub attention: Local<bool>,
     /// Whether that is because it was recalled.
     recalled: Local<bool>,
+    /// Whether it is to be stopped before it enters its guest.
+    stopping: Local<bool>,
     /// Absolute deadline.
     pub deadline: Local<u64>,
     /// XCR0.
@@ -63,6 +65,7 @@ impl Vcpu {
             spaces,
             attention: Local::new(false),
             recalled: Local::new(false),
+            stopping: Local::new(false),
             deadline: Local::new(u64::MAX),
             xcr0: Local::new(1),
             masks: Local::new([0; 2]),
@@ -127,6 +130,11 @@ pub fn end(cpu: &Cpu, ec: Ref<Ec>) {
 #[inline(never)]
 pub fn load(vendor: Vendor, cpu: &Cpu, ec: Ref<Ec>) -> Next {
     ensure_loaded(cpu, &ec);
+    if ec.vcpu.stopping.replace(false) {
+        ec.state.set(State::Stopped);
+        sched::put_back(cpu, super::tsc());
+        return None;
+    }
     if ec.vcpu.attention.get()
         && let Some(exit) = attention(&ec)
     {
@@ -239,6 +247,29 @@ pub fn complete_late(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
 pub fn recall(ec: Ref<Ec>) {
     ec.vcpu.recalled.set(true);
     ec.vcpu.attention.set(true);
+}
+
+/// Stops a virtual CPU, now or as soon as its exit is answered. It is bound to this CPU, so it is not in its guest now.
+pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
+    match ec.state.get() {
+        State::Dead => return Err(Status::Aborted),
+        _ if ec.callee.get().is_none() => ec.state.set(State::Stopped),
+        _ => {
+            ec.vcpu.stopping.set(true);
+            ec.vcpu.attention.set(true);
+            return Err(Status::Busy);
+        }
+    }
+    Ok(())
+}
+
+/// Lets a virtual CPU go on.
+pub fn go(cpu: &Cpu, ec: Ref<Ec>) {
+    ec.vcpu.stopping.set(false);
+    if ec.state.get() == State::Stopped {
+        ec.state.set(State::Ready);
+        sched::unpark(cpu, ec);
+    }
 }
 
 /// The deadline of a virtual CPU has passed, and is used up.

@@ -10,12 +10,13 @@ mod modes;
 mod processor;
 mod schedule;
 mod state;
+mod stop;
 mod vm;
 
 use crate::report::Test;
 
 /// All of them.
-pub const TESTS: [&[Test]; 7] = [
+pub const TESTS: [&[Test]; 8] = [
     exits::TESTS,
     control::TESTS,
     state::TESTS,
@@ -23,4 +24,5 @@ pub const TESTS: [&[Test]; 7] = [
     memory::TESTS,
     apart::TESTS,
     schedule::TESTS,
+    stop::TESTS,
 ];
