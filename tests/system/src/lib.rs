@@ -12,6 +12,7 @@
 //! | [`kernel`] | hypercalls, messages, scheduling, exceptions: what a task can see of the kernel |
 //! | [`lifetime`] | virtual machines that come and go |
 //! | [`vcpu`] | virtual CPUs, with small guests |
+//! | [`share`] | who gets how much of the CPU |
 //! | [`processor`] | nothing: it tells on which processor they run |
 //! | [`report`] | nothing: it is how tests speak |
 #![cfg(target_os = "none")]
@@ -26,4 +27,5 @@ pub mod kernel;
 pub mod lifetime;
 pub mod processor;
 pub mod report;
+pub mod share;
 pub mod vcpu;
