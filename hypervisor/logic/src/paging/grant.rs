@@ -1,7 +1,7 @@
 //! Copying mappings from one memory space to another.
 
 use super::format::{Format, address, table_address};
-use super::walk::{STEP, index, pages};
+use super::walk::{STEP, WALK, index, pages};
 use super::{Flush, MapError, PINNED, PageTable, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
@@ -152,7 +152,7 @@ pub fn grant<S: Source, F: Format>(
             Run::Present(extent) => extent,
             Run::Absent(pages) => {
                 progress.done = progress.done.wrapping_add(pages.min(left));
-                work = work.saturating_sub(2);
+                work = work.saturating_sub(WALK);
                 continue;
             }
         };
@@ -192,7 +192,7 @@ fn place<F: Format>(
     run: Extent,
 ) -> Result<Placed, MapError> {
     if !run.rights.contains(MemRights::R) {
-        return Ok(Placed { pages: run.pages, cost: 2, flush: Flush::None });
+        return Ok(Placed { pages: run.pages, cost: WALK, flush: Flush::None });
     }
     let large: &[u32] = if run.pages < pages(21) { &[] } else { &[30, 21] };
     for &shift in large {

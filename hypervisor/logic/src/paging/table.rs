@@ -1,7 +1,7 @@
 //! Reading and changing translations.
 
 use super::format::{address, table_address};
-use super::walk::{ROOT_SHIFT, STEP, Slot, index, pages};
+use super::walk::{ROOT_SHIFT, STEP, Slot, WALK, index, pages};
 use super::{Flush, Format, MapError, PINNED, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
@@ -160,7 +160,7 @@ impl<F: Format> PageTable<F> {
         let end = page.saturating_add(count).min(F::PAGES);
         let (mut at, mut work, mut flush) = (page, REVOKE_WORK, Flush::None);
         while at < end && work > 0 {
-            work = work.saturating_sub(1);
+            work = work.saturating_sub(WALK);
             let slot = self.find(frames, at << 12);
             if slot.shift == 12 {
                 let stop = end.min((at | 511).wrapping_add(1));

@@ -9,6 +9,9 @@ pub(super) const ROOT_SHIFT: u32 = 39;
 /// Bits of an address that choose an entry in one table.
 pub(super) const STEP: u32 = 9;
 
+/// What a walk from the root counts for where work is bounded: as much as so many neighbours in a table.
+pub(super) const WALK: u64 = 16;
+
 /// The number of the entry for `va` in a table whose entries cover `1 << shift` bytes.
 #[inline]
 pub(super) const fn index(va: u64, shift: u32) -> usize {
