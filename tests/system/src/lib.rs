@@ -12,6 +12,8 @@
 //! | [`kernel`] | hypercalls, messages, scheduling, exceptions: what a task can see of the kernel |
 //! | [`lifetime`] | virtual machines that come and go |
 //! | [`vcpu`] | virtual CPUs, with small guests |
+//! | [`fuzz`] | hypercalls at random |
+//! | [`neighbour`] | that a partition notices nothing of the one beside it |
 //! | [`share`] | who gets how much of the CPU |
 //! | [`processor`] | nothing: it tells on which processor they run |
 //! | [`report`] | nothing: it is how tests speak |
@@ -23,8 +25,10 @@ extern crate alloc;
 #[doc(hidden)]
 pub use alloc::format;
 
+pub mod fuzz;
 pub mod kernel;
 pub mod lifetime;
+pub mod neighbour;
 pub mod processor;
 pub mod report;
 pub mod share;

@@ -58,18 +58,23 @@ impl<'a> Bench<'a> {
     pub fn run(&mut self, tests: &[Test]) {
         for (name, test) in tests {
             let result = test(self);
-            // The console has nowhere to report an error to.
-            let _ = match result {
-                Ok(()) => {
-                    self.passed += 1;
-                    writeln!(self.out, "TEST {name} ok\r")
-                }
-                Err(why) => {
-                    self.failed += 1;
-                    writeln!(self.out, "TEST {name} FAILED: {why}\r")
-                }
-            };
+            self.report(name, result);
         }
+    }
+
+    /// Says how one went.
+    pub fn report(&mut self, name: &str, result: Check) {
+        // The console has nowhere to report an error to.
+        let _ = match result {
+            Ok(()) => {
+                self.passed += 1;
+                writeln!(self.out, "TEST {name} ok\r")
+            }
+            Err(why) => {
+                self.failed += 1;
+                writeln!(self.out, "TEST {name} FAILED: {why}\r")
+            }
+        };
     }
 
     /// Says how all of them went.

@@ -8,7 +8,7 @@ mod grants;
 mod hostile;
 mod ipc;
 mod quota;
-mod raw;
+pub(crate) mod raw;
 mod schedule;
 mod semaphores;
 mod threads;

@@ -6,7 +6,7 @@ mod control;
 mod events;
 mod exits;
 mod memory;
-mod modes;
+pub(crate) mod modes;
 mod processor;
 mod schedule;
 mod state;
