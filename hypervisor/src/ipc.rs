@@ -140,8 +140,8 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> N
 }
 
 /// The calls that start at `ec` lead nowhere: the call of the first one that waits for its callee fails; if it is an event, that
-/// context ends.
-pub fn give_up(ec: Ref<Ec>) {
+/// context ends. Returns whether there was one that waits.
+pub fn give_up(ec: Ref<Ec>) -> bool {
     let mut next = Some(ec);
     while let Some(ec) = next {
         let retry = ec.retry.replace(Retry::None);
@@ -154,8 +154,9 @@ pub fn give_up(ec: Ref<Ec>) {
             Retry::Event(_) => ec.in_event.set(true),
         }
         abort(ec);
-        return;
+        return true;
     }
+    false
 }
 
 /// Does again what a busy handler prevented.

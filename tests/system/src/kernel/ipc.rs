@@ -31,6 +31,7 @@ pub const TESTS: &[Test] = &[
     ("ipc.helping", helping),
     ("ipc.dead-handler", dead),
     ("ipc.recursion", recursion),
+    ("ipc.too-deep", too_deep),
     ("ipc.no-leftovers", no_leftovers),
 ];
 
@@ -331,6 +332,37 @@ fn recursion(bench: &mut Bench<'_>) -> Check {
         let failed = seen == Status::Aborted as u64 || (what != "itself" && seen == 0);
         check!(failed, "a handler that calls {what} got {seen}");
     }
+    Ok(())
+}
+
+/// Calls that are nested deeper than the kernel follows do not keep anybody else from running.
+fn too_deep(bench: &mut Bench<'_>) -> Check {
+    const DEPTH: usize = 80;
+    let reached = semaphore()?;
+    let last = Handler::with(defaults(), STACK, reached).map_err(show)?;
+    let mut portal = last
+        .portal(0, 0, |reached: &mut Sm, _: &mut Utcb, _, _| {
+            let _ = reached.up();
+            // Preempted here, it has to be found again from the first call on.
+            spin(1_000_000);
+            MsgTag::default()
+        })
+        .map_err(show)?;
+    for _ in 0..DEPTH {
+        let handler = Handler::with(defaults(), STACK, portal).map_err(show)?;
+        portal = handler
+            .portal(0, 0, |next: &mut Pt, _: &mut Utcb, _, _| {
+                let _ = next.signal();
+                MsgTag::default()
+            })
+            .map_err(show)?;
+    }
+    spawn(bench.priority - 1, move |_| {
+        let _ = portal.signal();
+    })?;
+    wait(bench, reached, "the last call")?;
+    let sleep = semaphore()?;
+    check_eq!(sleep.down_until(bench.in_ms(20)), Err(Status::Timeout), "sleep");
     Ok(())
 }
 
