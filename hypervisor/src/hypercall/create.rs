@@ -159,7 +159,7 @@ fn vcpu(caller: &Pd, birth: &mut Birth, args: Args) -> Result<(), Status> {
     }
     // So that it ends before they do.
     let spaces = [Some(guest), msrs, ports];
-    if spaces.iter().flatten().any(|space| space.pd != birth.pd) {
+    if spaces.iter().flatten().any(|space| space.pd != birth.pd || space.is_ending()) {
         return Err(Status::BadParam);
     }
     birth.vcpu = Vcpu::new(&birth.pd, spaces)?;

@@ -28,6 +28,9 @@ const STEP: u64 = 256;
 pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let source = lookup::<Space>(caller, args.selector, Perms::SPACE_TAKE)?;
     let target = lookup::<Space>(caller, selector(args.a1)?, Perms::SPACE_GRANT)?;
+    if target.is_ending() {
+        return Err(Status::BadCap);
+    }
     let (from, to, count) = (args.a2, args.a3, args.a4);
     match (&source.table, &target.table) {
         (Table::Object(source), Table::Object(table)) => {

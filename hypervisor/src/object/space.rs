@@ -79,6 +79,11 @@ impl Space {
         Ok(space)
     }
 
+    /// Whether its end has begun, which whoever destroys it may interrupt: then nothing new may get into it.
+    pub fn is_ending(&self) -> bool {
+        self.cursor.get() != 0
+    }
+
     /// Makes this the space that the threads of its domain run in, if they have none of the kind.
     pub fn adopt(&self) {
         match &self.table {

@@ -1,19 +1,16 @@
 //! Whether kernel memory is accounted for.
 //!
-//! A page is in the quota of one domain: what a domain has more, another has less. The supervisor knows what it gave to a life, and the
-//! life notes what it passes on to domains that it makes, so the limits have to add up.
-
-use alloc::format;
-use alloc::string::String;
-use core::sync::atomic::Ordering;
+//! A page is in the quota of one domain: what a domain has more, another has less. When a life is destroyed, with all domains below
+//! it, every page is back where it came from.
 
 use abi::cap::{Selector, own};
 use abi::hypercall::{EcKind, Number, Status};
+use alloc::format;
+use alloc::string::String;
 use runtime::pd::{Pd, Quota};
 use runtime::selector::FREE;
 use runtime::space::{HostSpace, ObjectSpace};
 
-use super::control::Walker;
 use super::life::Life;
 use super::rng::Rng;
 use crate::kernel::raw;
@@ -24,29 +21,21 @@ fn show(status: Status) -> String {
     format!("{status:?}")
 }
 
-/// What a life leaves when it has ended: the pages that are still its own, or were its own and lie in domains below it.
-///
-/// Objects other than semaphores and portals live on without capabilities, and keep their pages: so this is what can be said of the
-/// quota of a domain that has ended. Once they end with their domain, nothing may be left.
+/// Ends a life, and what it was made with. Whatever it has done, the supervisor then has what it had `before`, but for pages of its
+/// own tables, of which it needs more with time.
 ///
 /// # Errors
 /// When pages have appeared or are gone.
-pub fn settle(life: &Life, given: u64) -> Result<u64, String> {
+pub fn settle(life: &Life, before: Quota) -> Check {
+    const TABLES: u64 = 3;
     let Quota { free, limit } = life.pd.quota().map_err(show)?;
     check!(free <= limit, "{free} of {limit} pages are free");
-    let moved = life.control().moved.load(Ordering::Relaxed);
-    let expected = given.wrapping_sub(moved);
-    // A thread that took its own memory away in a call, or never ran again after it, could not note what that call did.
-    let pending = |walker: &Walker| walker.pending.load(Ordering::Relaxed);
-    let unknown = life.unknown.load(Ordering::Relaxed)
-        + life.control().walkers.iter().map(pending).sum::<u64>();
-    check!(
-        limit.abs_diff(expected) <= unknown,
-        "the domain has {limit} pages; it was given {given} and passed {moved} on ({unknown} unknown)"
-    );
-    let left = life.pd.take(free).map_err(show)?;
-    check_eq!((left.free, left.limit), (0, limit - free), "what is left of the domain");
-    Ok(given - free)
+    life.end().map_err(show)?;
+    let after = Pd::OWN.quota().map_err(show)?;
+    check_eq!(after.limit, before.limit, "the supervisor's pages");
+    let gone = before.free.wrapping_sub(after.free);
+    check!(gone <= TABLES, "{gone} pages are gone");
+    Ok(())
 }
 
 /// That semaphores and portals give their pages back: made and taken away at random, copied, in a domain that makes nothing else.

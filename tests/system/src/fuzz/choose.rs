@@ -34,8 +34,8 @@ pub enum Kind {
     Msrs,
 }
 
-/// How often each hypercall is made. What makes objects that cannot be taken away again is rare, so that the quota lasts.
-const WEIGHTS: [(Number, u64); 16] = [
+/// How often each hypercall is made.
+const WEIGHTS: [(Number, u64); 17] = [
     (Number::Call, 40),
     (Number::Reply, 4),
     (Number::CreatePd, 3),
@@ -52,6 +52,7 @@ const WEIGHTS: [(Number, u64); 16] = [
     (Number::CtrlSm, 60),
     (Number::AssignInt, 6),
     (Number::CtrlPd, 20),
+    (Number::Destroy, 20),
 ];
 
 const TOTAL: u64 = {
@@ -113,7 +114,7 @@ pub fn call(walk: &mut Walk<'_>) -> Call {
 }
 
 fn nonsense(rng: &mut Rng) -> Call {
-    let mut word = if rng.once_in(2) { rng.next() } else { rng.below(18) };
+    let mut word = if rng.once_in(2) { rng.next() } else { rng.below(19) };
     if rng.once_in(2) {
         word = word & 0xffff_ffff | rng.below(END.into()) << 32;
     }
@@ -266,10 +267,12 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
         Number::Grant => grant(walk),
         Number::Revoke => revoke(walk),
         Number::CtrlEc => {
-            flags = walk.rng.below(3) as u8;
+            flags = walk.rng.below(7) as u8;
             let kind = [Kind::Thread, Kind::Handler, Kind::Vcpu][walk.rng.below(3) as usize];
             let first = WALKERS + 2 * walk.rng.below(FIRST_WALKERS) as Selector;
-            (either(walk, first, kind), [0; 5])
+            let groups = walk.rng.next() >> walk.rng.below(64);
+            let selector = if flags > 1 { mostly(walk, Kind::Vcpu) } else { first };
+            (either(walk, selector, kind), [0, groups, 0, 0, 0])
         }
         Number::CtrlSc => {
             let first = WALKERS + 1 + 2 * walk.rng.below(FIRST_WALKERS) as Selector;
@@ -297,10 +300,37 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
             let pages = if walk.rng.once_in(8) { walk.rng.any_size() } else { walk.rng.below(3) };
             (either(walk, own::PD, Kind::Pd), [0, pages, 0, 0, 0])
         }
+        Number::Destroy => (doomed(walk), [0; 5]),
     };
     let selector =
         if number == Number::CtrlPd && flags != 0 { mostly(walk, Kind::Pd) } else { selector };
     Call::new(number, flags, selector, arguments)
+}
+
+/// An object to be destroyed: of any kind, rarely one that the domain lives on.
+fn doomed(walk: &mut Walk<'_>) -> Selector {
+    const KINDS: [Kind; 12] = [
+        Kind::Pd,
+        Kind::Thread,
+        Kind::Handler,
+        Kind::Vcpu,
+        Kind::Sc,
+        Kind::Pt,
+        Kind::Sm,
+        Kind::Objects,
+        Kind::Host,
+        Kind::Guest,
+        Kind::Ports,
+        Kind::Msrs,
+    ];
+    match walk.rng.below(512) {
+        0 => anything(walk),
+        1..16 => walk.pool(),
+        choice => match of(walk, KINDS[choice as usize % KINDS.len()]) {
+            Some(selector) => selector,
+            None => walk.pool(),
+        },
+    }
 }
 
 /// An instruction pointer.
@@ -460,6 +490,10 @@ pub fn learn(walk: &mut Walk<'_>, call: &Call, status: Status) {
         // Now and then it is forgotten that something is gone.
         Some(Number::Revoke) if call.selector() == own::OBJECTS && !walk.rng.once_in(4) => {
             set(walk, a2, Kind::Nothing as u8);
+            return;
+        }
+        Some(Number::Destroy) => {
+            set(walk, call.selector().into(), Kind::Nothing as u8);
             return;
         }
         _ => return,

@@ -2,10 +2,12 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use abi::hypercall::Number;
+
 use super::layout::{POOL, SLOTS};
 
-/// Hypercall numbers that are told apart: the sixteen, and all others.
-pub const NUMBERS: usize = 17;
+/// Hypercall numbers that are told apart: those that there are, and all others.
+pub const NUMBERS: usize = Number::Destroy as usize + 2;
 /// Statuses that are told apart: the twelve, and all others.
 pub const STATUSES: usize = 13;
 
@@ -16,8 +18,6 @@ pub struct Walker {
     pub calls: AtomicU64,
     /// Where its random numbers are.
     pub random: AtomicU64,
-    /// Pages that the call it is in may move out of the domain's quota, and back.
-    pub pending: AtomicU64,
 }
 
 /// The page.
@@ -31,8 +31,6 @@ pub struct Control {
     pub max_priority: AtomicU64,
     /// By slot.
     pub walkers: [Walker; SLOTS],
-    /// Pages moved out of the domain's quota less those moved back, modulo 2^64.
-    pub moved: AtomicU64,
     /// Exits of guests that were answered.
     pub exits: AtomicU64,
     /// Threads that have asked for a slot.

@@ -6,13 +6,14 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use abi::cap::{MemRights, Perms, SELECTORS, Selector, own};
+use abi::cap::{MemRights, NULL, Perms, SELECTORS, Selector, own};
 use abi::fault::{FaultGroups, FaultState};
 use abi::hypercall::Status;
-use abi::layout::{PAGE_SIZE, USER_TOP};
+use abi::layout::PAGE_SIZE;
 use abi::utcb::{MsgTag, Utcb};
+use runtime::ec::Ec;
 use runtime::handler::Handler;
 use runtime::hypercall::{self, Span};
 use runtime::memory::GuestMemory;
@@ -71,9 +72,10 @@ pub struct Life {
     threads: Selector,
     /// Exceptions so far.
     pub faults: AtomicU64,
-    /// Pages that calls may have moved of which nobody knows whether they have.
-    pub unknown: AtomicU64,
-    over: AtomicU64,
+    /// The handler of its exceptions.
+    handler: AtomicU32,
+    /// What its threads end at.
+    park: Sm,
 }
 
 /// What all lives get from the supervisor.
@@ -85,6 +87,16 @@ pub struct Gifts {
     pub echo: Pt,
     /// A semaphore to up.
     pub up_only: Sm,
+    /// Where the supervisor has the portals for its exceptions, and its threads and their time: one life after the other.
+    pub selectors: (Selector, Selector),
+}
+
+/// Selectors for [`Gifts::selectors`].
+///
+/// # Errors
+/// When there are none.
+pub fn selectors() -> Result<(Selector, Selector), Status> {
+    Ok((FREE.range(VECTORS)?, FREE.range(2 * FIRST_WALKERS as u32)?))
 }
 
 fn show(status: Status) -> String {
@@ -98,12 +110,11 @@ impl Life {
     /// When memory is short.
     pub fn new(
         memory: GuestMemory,
-        at: u64,
         gifts: Gifts,
         (pages, max_priority): (u64, u64),
         (seed, hz): (u64, u64),
     ) -> Result<&'static Self, String> {
-        let region = memory.region(at, ARENA_BYTES).map_err(|_| "too little memory")?;
+        let region = memory.region(0, ARENA_BYTES).map_err(|_| "too little memory")?;
         let area = |offset: u64, len: u64| Area { base: region.base() + offset, len };
         // SAFETY: parts of memory that was set aside for guests.
         let (arena, play) = unsafe {
@@ -130,21 +141,22 @@ impl Life {
                 (gifts.up_only.selector(), UP_ONLY, Perms::SM_UP),
                 (park.selector(), PARK, Perms::SM_UP.union(Perms::SM_DOWN)),
             ];
-            let threads = FREE.range(2 * FIRST_WALKERS as u32)?;
+            let (exceptions, threads) = gifts.selectors;
             let life: &'static Self = Box::leak(Box::new(Self {
                 pd,
                 objects,
                 host,
                 arena,
                 base: region.base(),
-                exceptions: FREE.range(VECTORS)?,
+                exceptions,
                 given,
                 threads,
                 faults: AtomicU64::new(0),
-                unknown: AtomicU64::new(0),
-                over: AtomicU64::new(0),
+                handler: AtomicU32::new(NULL),
+                park,
             }));
             let handler = Handler::with(defaults(), STACK, life)?;
+            life.handler.store(handler.ec().selector(), Ordering::Relaxed);
             for vector in 0..VECTORS {
                 let groups = FaultGroups::STATE.0 | FaultGroups::CAUSE.0;
                 handler.portal_at(life.exceptions + vector, vector.into(), groups, mend)?;
@@ -244,16 +256,16 @@ impl Life {
         self.shake();
     }
 
-    /// Ends it: takes everything away that it or anything made by it runs on. A thread that runs again ends in the life's handler.
+    /// Ends it, with everything that it or anything made by it has made, and the handler of its exceptions.
     ///
     /// # Errors
-    /// When the kernel does not take it away.
-    pub fn end(&self) -> Result<(), String> {
-        self.over.store(1, Ordering::Relaxed);
-        // SAFETY: the domain's memory is not this task's.
-        unsafe { self.host.revoke(0, USER_TOP, MemRights::RWX) }.map_err(show)?;
-        self.objects.revoke(0, EVENTS).map_err(show)?;
-        self.objects.revoke(EVENTS + VECTORS, SELECTORS - EVENTS - VECTORS).map_err(show)
+    /// When the kernel refuses.
+    pub fn end(&self) -> Result<(), Status> {
+        self.pd.destroy()?;
+        // SAFETY: with the domain everybody is gone who could call it, and its stack is not used for anything else.
+        unsafe { Ec::at(self.handler.load(Ordering::Relaxed)).destroy()? };
+        ObjectSpace::OWN.revoke(self.exceptions, VECTORS)?;
+        ObjectSpace::OWN.revoke(self.park.selector(), 1)
     }
 
     /// Whether the page that nobody may change is as it was.
@@ -268,19 +280,11 @@ const _: () = assert!(POOL.0 + POOL.1 <= super::layout::MACHINES && super::layou
 
 /// An exception in the domain: what is missing comes back, and the thread starts again.
 fn mend(life: &mut &'static Life, state: &mut FaultState, _: u64, _: u64) -> FaultGroups {
-    if life.over.load(Ordering::Relaxed) != 0 {
-        // Whoever called stands still, and whoever calls later.
-        runtime::park();
-    }
     life.faults.fetch_add(1, Ordering::Relaxed);
     life.restore();
     state.rflags = 0x202;
     match slot_of(state.gpr.rsp) {
         Some(slot) if slot < FIRST_HANDLER => {
-            if let Some(walker) = life.control().walkers.get(slot as usize) {
-                life.unknown
-                    .fetch_add(walker.pending.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-            }
             if slot < FIRST_WALKERS {
                 life.write_stack(slot, UTCBS + slot * PAGE_SIZE);
             }

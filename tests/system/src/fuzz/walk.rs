@@ -38,11 +38,6 @@ impl Call {
         Number::from_abi(self.word as u8)
     }
 
-    /// Its flags.
-    pub const fn flags(&self) -> u8 {
-        (self.word >> 8) as u8
-    }
-
     /// The selector of the object acted on.
     pub const fn selector(&self) -> Selector {
         (self.word >> 32) as Selector
@@ -103,22 +98,10 @@ impl Walk<'_> {
         self.walker.random.store(self.rng.next(), Ordering::Relaxed);
         let calls = self.walker.calls.load(Ordering::Relaxed);
         self.walker.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
-        let pages = moves(&call);
-        self.walker.pending.store(pages, Ordering::Relaxed);
         let flags = choose::flags(&mut self.rng);
         // SAFETY: whatever it does to this domain's memory, nothing outside of the domain is lost, and the supervisor mends it.
         let left = unsafe { raw::with_flags(call.word, call.arguments, flags) };
         let (status, values) = (left.gpr[0], [left.gpr[7], left.gpr[6]]);
-        if status == Status::Success as u64 && pages != 0 {
-            let gives = call.flags() != abi::hypercall::PdOp::Take as u8;
-            let moved = if gives || call.number() == Some(Number::CreatePd) {
-                pages
-            } else {
-                pages.wrapping_neg()
-            };
-            self.control.moved.fetch_add(moved, Ordering::Relaxed);
-        }
-        self.walker.pending.store(0, Ordering::Relaxed);
         self.count(&call, status);
         if !plausible(self.control, &call, status, values) {
             self.violated(&call, status, values);
@@ -163,17 +146,6 @@ impl Walk<'_> {
     /// A selector of the pool.
     pub fn pool(&mut self) -> Selector {
         POOL.0 + self.rng.below(POOL.1.into()) as Selector
-    }
-}
-
-/// Pages that a call moves out of the domain's own quota, or back, if it succeeds.
-fn moves(call: &Call) -> u64 {
-    let [_, pages, ..] = call.arguments;
-    match call.number() {
-        Some(Number::CreatePd) if call.selector() == own::PD => pages,
-        // What is named must be the domain's child. What lies below that belongs to the child.
-        Some(Number::CtrlPd) if matches!(call.flags(), 1 | 2) => pages,
-        _ => 0,
     }
 }
 
