@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = &[
     ("state.bad", bad),
     ("state.bad-at-first-entry", bad_at_first),
     ("state.bad-event", bad_event),
+    ("state.nothing-pending", nothing_pending),
 ];
 
 /// A long-mode state in which hardly a field has its usual value.
@@ -456,4 +457,18 @@ fn bad_event(bench: &mut Bench<'_>) -> Check {
             .map_err(|why| format!("after {info:#x}: {why}"))?;
     }
     Ok(())
+}
+
+/// A single step that is pending when the guest is left does not come to one that starts elsewhere.
+fn nothing_pending(bench: &mut Bench<'_>) -> Check {
+    const TRAP: u64 = 1 << 8;
+    let mut vm = vm(bench)?;
+    vm.load(Mode::Protected, code!(32, "hlt"))?;
+    vm.state.rflags |= TRAP;
+    // The HLT ends the shadow, and leaves before the step is taken.
+    vm.state.blocking = abi::vcpu::blocking::MOV_SS;
+    vm.expect(Groups::ALL, Exit::Hlt)?;
+    vm.load(Mode::Protected, code!(32, "hlt"))?;
+    vm.state.exceptions = u32::MAX;
+    vm.expect(Groups::ALL, Exit::Hlt)
 }

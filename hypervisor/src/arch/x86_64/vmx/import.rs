@@ -4,7 +4,7 @@ use abi::vcpu::{Groups, Segment, TableRegister, VcpuState, Window, blocking};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
 use hypervisor_logic::vmx::fields::{SegmentFields, TableFields, field as f};
 
-use super::instruction::{finish_instruction, next_instruction};
+use super::instruction::{finish_instruction, next_instruction, start_instruction};
 use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
 use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
@@ -79,6 +79,8 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
             next_instruction(ec, state);
         }
         finish_instruction();
+    } else if wants(Groups::RIP) {
+        start_instruction();
     }
 }
 

@@ -84,6 +84,16 @@ pub fn finish_instruction() {
     }
 }
 
+/// The VMM has moved the guest elsewhere: what was pending was pending behind another instruction. In the shadow of STI or MOV SS a step
+/// is pending nevertheless, or the entry would be refused (SDM 3C 27.3.1.5).
+pub fn start_instruction() {
+    vmcs::write(f::GUEST_PENDING_DEBUG, 0);
+    let shadow = vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0;
+    if shadow && vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
+        single_step();
+    }
+}
+
 #[cold]
 fn in_64_bit_mode() -> bool {
     const LONG: u32 = 1 << 13;
