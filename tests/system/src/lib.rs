@@ -15,6 +15,7 @@
 //! | [`fuzz`] | hypercalls at random |
 //! | [`neighbour`] | that a partition notices nothing of the one beside it |
 //! | [`share`] | who gets how much of the CPU |
+//! | [`hostile`] | a guest of random operations, and what its neighbour notices of it |
 //! | [`processor`] | nothing: it tells on which processor they run |
 //! | [`report`] | nothing: it is how tests speak |
 #![cfg(target_os = "none")]
@@ -26,6 +27,7 @@ extern crate alloc;
 pub use alloc::format;
 
 pub mod fuzz;
+pub mod hostile;
 pub mod kernel;
 pub mod lifetime;
 pub mod neighbour;

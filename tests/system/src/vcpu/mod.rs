@@ -12,6 +12,7 @@ mod schedule;
 mod state;
 mod stop;
 mod vm;
+pub(crate) mod vm;
 
 use crate::report::Test;
 
