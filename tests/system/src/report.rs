@@ -63,19 +63,13 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Says how one went.
-    pub fn report(&mut self, name: &str, result: Check) {
-            self.note(name, result);
-        }
-    }
-
     /// Tells people something.
     pub fn say(&mut self, what: core::fmt::Arguments<'_>) {
         let _ = writeln!(self.out, "{what}\r");
     }
 
     /// Says how one test went.
-    fn note(&mut self, name: &str, result: Check) {
+    pub fn report(&mut self, name: &str, result: Check) {
         // The console has nowhere to report an error to.
         let _ = match result {
             Ok(()) => {
@@ -121,7 +115,7 @@ pub fn interactive(
         let result = test(bench, input).map(|rounds| {
             let _ = writeln!(bench.out, "{name}: {rounds} rounds\r");
         });
-        bench.note(name, result);
+        bench.report(name, result);
     })
 }
 

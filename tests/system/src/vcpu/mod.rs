@@ -11,7 +11,6 @@ mod processor;
 mod schedule;
 mod state;
 mod stop;
-mod vm;
 pub(crate) mod vm;
 
 use crate::report::Test;
