@@ -17,7 +17,6 @@ use core::fmt::Write;
 
 use abi::vcpu::{Event, Exit, Groups, Segment, VcpuState};
 
-use crate::hostile::mode as hostile;
 use crate::processor::{Extension, extension, is_tcg};
 use crate::report::{Bench, Check, Test};
 use crate::vcpu::modes;
@@ -67,6 +66,9 @@ impl Mode {
     }
 }
 
+/// Page-directory pointers of PAE paging; the page directory is in the next page.
+const PAE_TABLES: u64 = 0x2_0000;
+
 /// A state in which a guest runs, and its memory with HLT.
 fn prepare(vm: &mut Vm, mode: Mode) -> Result<VcpuState, String> {
     let base = if mode == Mode::Long { modes::Mode::Long } else { modes::Mode::Protected };
@@ -74,9 +76,17 @@ fn prepare(vm: &mut Vm, mode: Mode) -> Result<VcpuState, String> {
     let mut state = match mode {
         Mode::Real => modes::state(modes::Mode::Real),
         Mode::Pae => {
-            vm.poke(hostile::TABLES, &hostile::tables())?;
-            let mut state = hostile::state(hostile::Mode::Paged, false);
-            (state.gdtr, state.idtr) = (vm.state.gdtr, vm.state.idtr);
+            // Two large pages, which map the guest's memory as it is.
+            let (pointer, large) = ((PAE_TABLES + 0x1000) | 1, 0x87_u64);
+            vm.poke(PAE_TABLES, &pointer.to_le_bytes())?;
+            for index in 0..2 {
+                let entry = index << 21 | large;
+                vm.poke(PAE_TABLES + 0x1000 + 8 * index, &entry.to_le_bytes())?;
+            }
+            let mut state = vm.state;
+            // PG; PAE.
+            (state.cr0, state.cr4) = (state.cr0 | 1 << 31, state.cr4 | 1 << 5);
+            (state.cr3, state.pdpte) = (PAE_TABLES, [pointer, 0, 0, 0]);
             state
         }
         _ => vm.state,
