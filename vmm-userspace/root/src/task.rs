@@ -208,10 +208,12 @@ impl Task {
         Ok(())
     }
 
-    /// Ends everything in the task, whatever it does, and takes back what it had.
+    /// Ends everything in the task, whatever it does, and returns the frames that it had. If it did not end, which the kernel has
+    /// no reason for, nobody may use them.
     pub fn end(self) -> Vec<Range> {
-        // It is this task's own child.
-        let _ = self.pd.destroy();
+        if self.pd.destroy().is_err() {
+            return Vec::new();
+        }
         self.selectors.into_iter().for_each(|selector| selector::FREE.give(selector));
         self.frames
     }
