@@ -95,6 +95,17 @@ struct Figure {
 /// All figures by the name of their path.
 type Figures = BTreeMap<String, Figure>;
 
+/// Ticks of the longest call of each case, by name.
+type Longest = BTreeMap<String, u64>;
+
+/// What one run of the benchmark found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    figures: Figures,
+    longest: Longest,
+}
+
 /// `scripts/bench`. Boots twice: the kernel that counts accesses to control structures and MSRs is
 /// slower by its counting, so the ticks are those of the one that does not.
 ///
@@ -120,10 +131,12 @@ pub fn command(workspace: &Workspace, arguments: &BenchArguments) -> Result<Exit
     let counts = run(&built, "counting")?;
     let built = compile::build(workspace)?;
     let ticks = run(&built, "measuring")?;
-    let figures = merge(ticks, &counts, extension)?;
-    print_table(&figures, extension);
+    let figures = merge(ticks.figures, &counts.figures, extension)?;
+    let report = Report { figures, ..ticks };
+    print_table(&report.figures, extension);
+    print_longest(&report.longest);
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&figures).into_diagnostic()?;
+        let text = serde_json::to_string_pretty(&report).into_diagnostic()?;
         files::write(path, text + "\n")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -150,7 +163,7 @@ fn measure(
     specification: &Specification,
     arguments: &BenchArguments,
     doing: &'static str,
-) -> Result<Figures> {
+) -> Result<Report> {
     let packed = image::pack(workspace, built, manifest)?;
     let folder = workspace.target.join("bench").join(doing);
     say::step(format!("{doing} on {}", specification.summary()));
@@ -188,14 +201,23 @@ fn merge(mut ticks: Figures, counts: &Figures, extension: Extension) -> Result<F
 }
 
 /// The figures between the markers.
-fn parse(text: &str) -> Result<Figures> {
+fn parse(text: &str) -> Result<Report> {
     let body = text
         .split_once("BENCH-BEGIN")
         .and_then(|(_, rest)| rest.rsplit_once("BENCH-END"))
         .ok_or_else(|| miette!("the benchmark's output has no beginning or no end"))?
         .0;
-    let mut figures = BTreeMap::new();
+    let (mut figures, mut longest) = (BTreeMap::new(), BTreeMap::new());
     for line in body.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("BENCH-LONGEST ") {
+            let case =
+                rest.split_once(' ').and_then(|(name, ticks)| Some((name, ticks.parse().ok()?)));
+            let (name, ticks) = case.ok_or_else(|| miette!("not a benchmark line: {line:?}"))?;
+            if longest.insert(name.to_owned(), ticks).is_some() {
+                bail!("{name:?} was measured twice");
+            }
+            continue;
+        }
         let Some(rest) = line.strip_prefix("BENCH ") else { continue };
         let (name, figure) =
             parse_line(rest).ok_or_else(|| miette!("not a benchmark line: {line:?}"))?;
@@ -206,7 +228,7 @@ fn parse(text: &str) -> Result<Figures> {
     if figures.is_empty() {
         bail!("the benchmark measured nothing");
     }
-    Ok(figures)
+    Ok(Report { figures, longest })
 }
 
 fn parse_line(line: &str) -> Option<(String, Figure)> {
@@ -254,6 +276,17 @@ fn print_table(figures: &Figures, extension: Extension) {
     }
 }
 
+/// Each hypercall runs with interrupts off from its entry to its exit.
+fn print_longest(longest: &Longest) {
+    say::line("");
+    say::line("longest stretch with interrupts off, instructions");
+    let mut cases: Vec<_> = longest.iter().collect();
+    cases.sort_by_key(|(_, ticks)| std::cmp::Reverse(**ticks));
+    for (name, ticks) in cases {
+        say::line(format!("{name:<38} {ticks:>8}"));
+    }
+}
+
 fn row(text: &str, figure: &Figure, compared: Compared) -> String {
     let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
     let goal = |goal: Option<u32>| match goal {
@@ -283,7 +316,7 @@ mod tests {
         let text = "boot\nBENCH cpuid 1\nBENCH-BEGIN\r\n\
                     BENCH cpuid 312.5 vmread=4 vmwrite=2 rdmsr=0 wrmsr=1\r\nnoise\n\
                     BENCH ipc 210\nBENCH-END\n";
-        let figures = parse(text).unwrap();
+        let figures = parse(text).unwrap().figures;
         assert_eq!(figures.len(), 2);
         let cpuid = Figure { ticks: 312.5, vmread: 4, vmwrite: 2, rdmsr: 0, wrmsr: 1 };
         assert_eq!(figures["cpuid"], cpuid);
@@ -303,6 +336,9 @@ mod tests {
             "BENCH-BEGIN\nBENCH cpuid 1 vmread\nBENCH-END\n",
             "BENCH-BEGIN\nBENCH cpuid 1 colour=2\nBENCH-END\n",
             "BENCH-BEGIN\nBENCH cpuid 1\nBENCH cpuid 1\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1\nBENCH-LONGEST call\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1\nBENCH-LONGEST call 1.5\nBENCH-END\n",
+            "BENCH-BEGIN\nBENCH cpuid 1\nBENCH-LONGEST call 1\nBENCH-LONGEST call 1\nBENCH-END\n",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
@@ -310,7 +346,7 @@ mod tests {
 
     #[test]
     fn ticks_come_from_one_run_and_counts_from_the_other() {
-        let read = |text: &str| parse(&format!("BENCH-BEGIN\n{text}\nBENCH-END")).unwrap();
+        let read = |text: &str| parse(&format!("BENCH-BEGIN\n{text}\nBENCH-END")).unwrap().figures;
         let plain = read("BENCH cpuid 300.5\nBENCH ipc 200");
         let counting = read("BENCH cpuid 390 vmread=5 vmwrite=1\nBENCH ipc 210");
         let merged = merge(plain.clone(), &counting, Extension::VtX).unwrap();
@@ -333,8 +369,9 @@ mod tests {
 
     #[test]
     fn the_json_has_the_shape_that_others_read() {
-        let figures = parse("BENCH-BEGIN\nBENCH cpuid 312 vmread=4\nBENCH-END").unwrap();
-        let value = serde_json::to_value(&figures).unwrap();
+        let text = "BENCH-BEGIN\nBENCH cpuid 312 vmread=4\nBENCH-LONGEST call 900\nBENCH-END";
+        let value = serde_json::to_value(parse(text).unwrap()).unwrap();
+        assert_eq!(value["longest"]["call"], 900);
         assert_eq!(value["cpuid"]["ticks"], 312.0);
         assert_eq!(value["cpuid"]["vmread"], 4);
     }

@@ -6,6 +6,7 @@
 //! | [`ipc`] | call and reply between two protection domains |
 //! | [`semaphore`] | semaphores, and two threads that wake each other |
 //! | [`grant`] | giving memory to a guest |
+//! | [`longest`] | the longest call of each hypercall, which interrupts wait for |
 //! | [`meter`] | how: ticks, and accesses to control structures and MSRs |
 //!
 //! Figures are means over [`meter::ITERATIONS`] rounds of a loop, the loop's own instructions included: `loop` is a
@@ -18,6 +19,7 @@ extern crate alloc;
 mod grant;
 mod guest;
 mod ipc;
+mod longest;
 mod meter;
 mod semaphore;
 
@@ -26,6 +28,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use longest::Case;
 use meter::{Figure, Meter};
 use protocol::console::OUTPUT;
 use runtime::{Outcome, Task, println};
@@ -39,8 +42,8 @@ const POLL_INTERVAL: u64 = 10_000_000;
 type Named = (&'static str, Figure);
 
 fn main(mut task: Task) -> Outcome {
-    let figures = match measure(&mut task) {
-        Ok(figures) => figures,
+    let (figures, longest) = match measure(&mut task) {
+        Ok(measured) => measured,
         Err(error) => {
             println!("{error}");
             return Outcome::Failed;
@@ -57,6 +60,9 @@ fn main(mut task: Task) -> Outcome {
         for (name, figure) in &figures {
             writeln!(output, "BENCH {name} {figure}\r")?;
         }
+        for (name, ticks) in &longest {
+            writeln!(output, "BENCH-LONGEST {name} {ticks}\r")?;
+        }
         writeln!(output, "BENCH-END\r")
     };
     let printed = print().is_ok();
@@ -67,7 +73,7 @@ fn main(mut task: Task) -> Outcome {
     if printed { Outcome::Done } else { Outcome::Failed }
 }
 
-fn measure(task: &mut Task) -> Result<Vec<Named>, String> {
+fn measure(task: &mut Task) -> Result<(Vec<Named>, Vec<Case>), String> {
     let memory = task.guest_memory().ok_or("the manifest gives this partition no `memory`")?;
     let meter = Meter::new(task);
     let mut figures: Vec<Named> = Vec::new();
@@ -76,5 +82,7 @@ fn measure(task: &mut Task) -> Result<Vec<Named>, String> {
     figures.push(("ipc", ipc::measure(task, &meter).map_err(failed("IPC"))?));
     figures.extend(semaphore::measure(&meter).map_err(failed("semaphores"))?);
     figures.extend(grant::measure(&meter, memory).map_err(failed("grants"))?);
-    Ok(figures)
+    let longest = longest::measure(task, memory)
+        .map_err(|(case, status)| format!("cannot measure {case}: {status:?}"))?;
+    Ok((figures, longest))
 }

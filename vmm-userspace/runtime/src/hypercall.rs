@@ -285,22 +285,38 @@ pub unsafe fn grant(
     span: Span,
     rights: u64,
 ) -> Result<(), Status> {
-    let rax = pack(Number::Grant, 0, source);
     let Span { mut from, mut to, mut count } = span;
     loop {
         // SAFETY: vouched for by the caller.
-        let returned = unsafe { enter_wide(rax, [destination.into(), from, to, count, rights]) };
-        match Status::from_abi(returned.status) {
-            Status::Success => return Ok(()),
-            Status::Partial => {
-                let done = returned.value1.min(count);
+        match unsafe { grant_once(source, destination, Span { from, to, count }, rights) } {
+            (Status::Success, _) => return Ok(()),
+            (Status::Partial, done) => {
+                let done = done.min(count);
                 from = from.wrapping_add(done);
                 to = to.wrapping_add(done);
                 count -= done;
             }
-            error => return Err(error),
+            (error, _) => return Err(error),
         }
     }
+}
+
+/// [`Number::Grant`], once: its status, and how many were worked through.
+///
+/// # Safety
+/// As for [`grant`].
+#[inline(always)]
+pub unsafe fn grant_once(
+    source: Selector,
+    destination: Selector,
+    span: Span,
+    rights: u64,
+) -> (Status, u64) {
+    let rax = pack(Number::Grant, 0, source);
+    let arguments = [destination.into(), span.from, span.to, span.count, rights];
+    // SAFETY: vouched for by the caller.
+    let returned = unsafe { enter_wide(rax, arguments) };
+    (Status::from_abi(returned.status), returned.value1)
 }
 
 /// [`Number::Revoke`], as often as it takes.
@@ -316,20 +332,30 @@ pub unsafe fn revoke(
     mut count: u64,
     rights: u64,
 ) -> Result<(), Status> {
-    let rax = pack(Number::Revoke, 0, space);
     loop {
         // SAFETY: vouched for by the caller.
-        let returned = unsafe { enter_wide(rax, [0, first, 0, count, rights]) };
-        match Status::from_abi(returned.status) {
-            Status::Success => return Ok(()),
-            Status::Partial => {
-                let done = returned.value1.min(count);
+        match unsafe { revoke_once(space, first, count, rights) } {
+            (Status::Success, _) => return Ok(()),
+            (Status::Partial, done) => {
+                let done = done.min(count);
                 first = first.wrapping_add(done);
                 count -= done;
             }
-            error => return Err(error),
+            (error, _) => return Err(error),
         }
     }
+}
+
+/// [`Number::Revoke`], once: its status, and how many were worked through.
+///
+/// # Safety
+/// As for [`revoke`].
+#[inline(always)]
+pub unsafe fn revoke_once(space: Selector, first: u64, count: u64, rights: u64) -> (Status, u64) {
+    // SAFETY: vouched for by the caller.
+    let returned =
+        unsafe { enter_wide(pack(Number::Revoke, 0, space), [0, first, 0, count, rights]) };
+    (Status::from_abi(returned.status), returned.value1)
 }
 
 /// [`Number::CtrlEc`] with [`EcOp::Recall`].
@@ -419,9 +445,22 @@ pub fn ctrl_pd(pd: Selector, op: PdOp, pages: u64) -> Result<(u64, u64), Status>
 pub unsafe fn destroy(object: Selector) -> Result<(), Status> {
     loop {
         // SAFETY: vouched for by the caller.
-        match unsafe { enter(pack(Number::Destroy, 0, object), 0) }.done() {
+        match unsafe { destroy_once(object) } {
             Err(Status::Partial) => {}
             outcome => return outcome,
         }
     }
+}
+
+/// [`Number::Destroy`], once.
+///
+/// # Errors
+/// See the hypercall; [`Status::Partial`] when there is more to do.
+///
+/// # Safety
+/// As for [`destroy`].
+#[inline(always)]
+pub unsafe fn destroy_once(object: Selector) -> Result<(), Status> {
+    // SAFETY: vouched for by the caller.
+    unsafe { enter(pack(Number::Destroy, 0, object), 0) }.done()
 }
