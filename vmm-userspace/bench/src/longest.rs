@@ -41,7 +41,7 @@ const PORTALS: usize = 300;
 /// Pages that a last-level table maps.
 const TABLE: u64 = 512;
 /// Where UTCBs of this module's threads go: nothing else is near.
-const FAR: u64 = 0x1000_0000_0000;
+const FAR: u64 = 0x5000_0000_0000;
 /// The kernel memory of a domain with some objects of each kind, in pages.
 const QUOTA: u64 = 300;
 /// Priorities below this task's and the console service's: of the crowd, and of the thread that sees when it has gone to wait.
@@ -333,7 +333,9 @@ fn other_grants(task: &Task, cases: &mut Vec<Case>) -> Result<(), Status> {
 
     let all = task.msrs().ok_or(Status::BadCap)?.selector();
     let msrs = MsrSpace::create(Pd::OWN)?.selector();
-    let ports = PortSpace::create(Pd::OWN)?.selector();
+    // This task's threads would use the first one of its own.
+    let child = Pd::OWN.create_pd(8)?;
+    let ports = PortSpace::create(child)?.selector();
     let mut longest = [const { Longest(0) }; 3];
     for _ in 0..ROUNDS {
         // SYSENTER's and SYSCALL's registers are among them.
@@ -348,7 +350,7 @@ fn other_grants(task: &Task, cases: &mut Vec<Case>) -> Result<(), Status> {
     cases.push(("revoke_msrs", revoked.0));
     cases.push(("revoke_ports", ports_revoked.0));
     destroy(&mut ended, msrs)?;
-    destroy(&mut ended, ports)
+    child.destroy()
 }
 
 static ENTRY: u64 = HYPERCALL_PAGE;
