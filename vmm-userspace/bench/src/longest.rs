@@ -121,7 +121,11 @@ struct Sleep {
 
 impl Sleep {
     fn a_moment(&self) {
-        let _ = self.never.down_until(self.task_clock.in_ns(100_000));
+        self.nanoseconds(100_000);
+    }
+
+    fn nanoseconds(&self, ns: u64) {
+        let _ = self.never.down_until(self.task_clock.in_ns(ns));
     }
 
     /// Until all threads wait, or what they called does.
@@ -484,11 +488,10 @@ fn semaphores(sleep: &Sleep, cases: &mut Vec<Case>) -> Result<(), Status> {
     let (mut up, mut down) = (Longest::default(), Median::default());
     for _ in 0..FEW {
         up.call(|| resource.up())?;
-        sleep.a_moment();
-        sleep.until_waiting(&threads)?;
-        sleep.a_moment();
-        // All their time has come to wait again, in one decision.
+        // All their time comes to wait again, in one decision, long before this thread goes on.
+        sleep.nanoseconds(2_000_000);
         down.add();
+        sleep.until_waiting(&threads)?;
     }
     cases.push(("up_helped", up.0));
     cases.push(("down_helped", down.get()?));
