@@ -12,9 +12,6 @@ use crate::object::space::{Space, Table};
 use crate::object::{Header, Ref, destroy};
 use crate::sched;
 
-/// Steps with interrupts off.
-const STEPS: usize = 4;
-
 /// Hypercall `Destroy`.
 pub extern "C" fn destroy(ec: &Ec, _: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
     let (cpu, caller) = (cpu(), Ref::of(ec));
@@ -23,7 +20,7 @@ pub extern "C" fn destroy(ec: &Ec, _: u64, word: u64, _: u64, _: u64, _: u64) ->
         Err(status) => return fail(caller, status),
     };
     caller.set_result(Status::Partial);
-    let gone = (0..STEPS).any(|_| destroy::step(cpu, object, slot));
+    let gone = destroy::step(cpu, object, slot);
     if cpu.current.get() != caller {
         // It was its own end.
         return sched::preempt(cpu).as_ptr();

@@ -22,7 +22,7 @@ use crate::object::{destroy, lookup};
 const USER_PAGES: u64 = USER_TOP >> PAGE_SHIFT;
 
 /// Capabilities, ports or registers that one call works through.
-const STEP: u64 = 256;
+const STEP: u64 = 64;
 
 /// Hypercall `Grant`.
 pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {

@@ -7,6 +7,7 @@ use core::ptr;
 
 use abi::cap::{ObjectType, SELECTORS};
 use abi::hypercall::Status;
+use hypervisor_logic::frames::Frames;
 use hypervisor_logic::objects::{self, Cap};
 
 use super::ec::Ec;
@@ -26,7 +27,7 @@ use crate::{ipc, list};
 /// How many links of one kind a step cuts.
 const LINKS: usize = 32;
 /// How many entries of a page table a step looks at.
-const ENTRIES: u32 = 512;
+const ENTRIES: u32 = 128;
 
 /// A step towards the end of `target`, whose capability in the slot `keep` stays until the end. Returns whether it is gone.
 pub fn step(cpu: &Cpu, target: Ref<Header>, keep: u64) -> bool {
@@ -205,11 +206,16 @@ fn space(cpu: &Cpu, space: Ref<Space>) -> bool {
     };
     space.cursor.set(cursor);
     if done {
-        if matches!(space.table, Table::Guest(_)) {
-            arch::flush_guest(cpu);
+        match &space.table {
+            // What was below the root is gone.
+            Table::Host(table) => Tables(account).free(table.root),
+            Table::Guest(table) => {
+                arch::flush_guest(cpu);
+                Tables(account).free(table.root);
+            }
+            // SAFETY: nothing uses the tables any more, and the space ends now.
+            _ => unsafe { ptr::read(&raw const space.table).free(&space.pd) },
         }
-        // SAFETY: nothing uses the tables any more, and the space ends now.
-        unsafe { ptr::read(&raw const space.table).free(&space.pd) };
     }
     done
 }

@@ -7,7 +7,7 @@ use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
 
 /// What one call of [`grant()`] may cost, in units of about one entry.
-const WORK: u64 = 1024;
+const WORK: u64 = 256;
 
 /// A last-level table that was found before: the walk is paid for once in 512 pages.
 ///
@@ -141,6 +141,11 @@ pub fn grant<S: Source, F: Format>(
         progress.error = Some(MapError::Unaligned);
         return progress;
     }
+    if !rights.contains(MemRights::R) {
+        // Nothing of it would be there.
+        progress.done = count;
+        return progress;
+    }
     let choice = if S::CHOOSES_CACHING { MemRights::UNCACHED.0 } else { 0 };
     let (mut from, mut into) = (Cursor::NONE, Cursor::NONE);
     let mut work = WORK;
@@ -259,7 +264,7 @@ fn place_large<F: Format>(
     let leaf = dst.format.leaf(run.pa, shift, run.rights);
     let flush = dst.put(frames, table, index(va, shift), shift, leaf);
     // Tables below may have been freed one by one, the source's leaves were compared one by one.
-    let cost = if shift > 21 { WORK / 2 } else { WORK / 16 };
+    let cost = if shift > 21 { WORK / 2 } else { WORK / 4 };
     Ok(Some(Placed { pages: pages(shift), cost, flush }))
 }
 

@@ -7,7 +7,7 @@ use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
 
 /// Entries that one call of [`PageTable::revoke`] looks at.
-const REVOKE_WORK: u64 = 1024;
+const REVOKE_WORK: u64 = 512;
 
 /// A page table, known by its root page.
 #[derive(Debug)]

@@ -93,7 +93,7 @@ fn the_work_of_one_call_is_bounded() {
     assert!((512..=2048).contains(&step.done), "{step:?}");
     let mut large = PageTable::new(Ept { max_leaf_shift: 21 }, &mut pool).unwrap();
     let step = grant(&memory(), &mut pool, &mut large, 0, 0, 1 << 20, MemRights::RW);
-    assert!((512 * 8..=512 * 64).contains(&step.done), "{step:?}");
+    assert!((512 * 2..=512 * 8).contains(&step.done), "{step:?}");
     let mut huge = PageTable::new(EPT, &mut pool).unwrap();
     let step = grant(&memory(), &mut pool, &mut huge, 0, 0, 1 << 20, MemRights::RW);
     assert!((1 << 18..=4 << 18).contains(&step.done), "{step:?}");
@@ -160,5 +160,6 @@ fn further_pages_cost_a_few_accesses_each() {
     // For each page: the source's entry and the one behind it, the old entry, the new one.
     let (reads, writes) = (frames.reads.get() - start.0, frames.writes - start.1);
     assert_eq!(writes, 1024);
-    assert!(reads <= 3 * 1024 + 8 * 4, "{reads} reads");
+    // And each call, of which there are eight, finds its tables.
+    assert!(reads <= 3 * 1024 + 8 * 8, "{reads} reads");
 }

@@ -5,6 +5,7 @@ mod acpi;
 mod buddy;
 mod grants;
 mod ipc;
+mod kernel_model;
 mod list;
 mod objects;
 mod paging;
