@@ -33,6 +33,8 @@ const SELECTORS: [Selector; 24] = {
     }
     selectors
 };
+/// Capabilities at a time.
+const MOST: usize = DOMAINS * SELECTORS.len();
 const EPT: Ept = Ept { max_leaf_shift: 30 };
 
 /// Physical memory.
@@ -236,6 +238,7 @@ impl Machine {
         while head != 0 {
             head = clear(&mut account!(self, domain), head, head);
             gone += 1;
+            assert!(gone <= MOST, "the list of object {at} has no end");
         }
         for domain in self.domains.iter_mut().flatten() {
             let before = domain.caps.len();
@@ -352,6 +355,7 @@ impl Machine {
             while slot != 0 {
                 slot = next(&account!(self, domain), slot);
                 listed += 1;
+                assert!(listed <= MOST, "the list of object {at} has no end");
             }
             let all = self.domains.iter().flatten().flat_map(|domain| domain.caps.values());
             assert_eq!(
