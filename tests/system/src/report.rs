@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use abi::utcb::Utcb;
+use runtime::console::Input;
 use runtime::memory::GuestMemory;
 use runtime::space::MsrSpace;
 use runtime::{Outcome, Task};
@@ -67,7 +68,7 @@ impl<'a> Bench<'a> {
         let _ = writeln!(self.out, "{what}\r");
     }
 
-    /// Says how one went.
+    /// Says how one test went.
     pub fn report(&mut self, name: &str, result: Check) {
         // The console has nowhere to report an error to.
         let _ = match result {
@@ -97,17 +98,37 @@ impl<'a> Bench<'a> {
 
 /// The `main` of a test task: runs `tests` with what the task was given.
 pub fn main(task: Task, tests: &[&[Test]]) -> Outcome {
+    with_bench(task, |bench, _| {
+        for group in tests {
+            bench.run(group);
+        }
+    })
+}
+
+/// The `main` of a test task with one test that listens to its console, and returns how often it has done its work.
+pub fn interactive(
+    task: Task,
+    name: &str,
+    test: fn(&Bench<'_>, &mut Input) -> Result<u64, String>,
+) -> Outcome {
+    with_bench(task, |bench, input| {
+        let result = test(bench, input).map(|rounds| {
+            let _ = writeln!(bench.out, "{name}: {rounds} rounds\r");
+        });
+        bench.report(name, result);
+    })
+}
+
+fn with_bench(task: Task, run: impl FnOnce(&mut Bench<'_>, &mut Input)) -> Outcome {
     let startup = task.startup();
-    let (Some((mut out, _)), Some(memory)) = (task.console(), task.guest_memory()) else {
+    let (Some((mut out, mut input)), Some(memory)) = (task.console(), task.guest_memory()) else {
         runtime::println!("a test task needs `console = true` and `memory`");
         return Outcome::Failed;
     };
     let main = (&mut *task.utcb, startup.share.priority);
     let msrs = (startup.caps.msrs != 0).then(|| MsrSpace::at(startup.caps.msrs));
     let mut bench = Bench::new(&mut out, startup.tsc_hz, main, memory, msrs, startup.features);
-    for group in tests {
-        bench.run(group);
-    }
+    run(&mut bench, &mut input);
     bench.verdict()
 }
 
