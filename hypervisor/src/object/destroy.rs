@@ -64,15 +64,12 @@ pub fn drop_capability(cpu: &Cpu, cap: Cap, slot: u64) -> bool {
 
 /// What has to end before an object can.
 fn dependent(object: Ref<Header>) -> Option<Ref<Header>> {
-    match object.ty {
-        ObjectType::Pd => {
-            let pd = as_ref::<Pd>(object);
-            pd.account.close();
-            pd.objects.first()
-        }
-        ObjectType::Ec => as_ref::<Ec>(object).sc.get().map(Ref::header),
-        _ => None,
+    if object.ty != ObjectType::Pd {
+        return None;
     }
+    let pd = as_ref::<Pd>(object);
+    pd.account.close();
+    pd.objects.first()
 }
 
 fn as_ref<T>(object: Ref<Header>) -> Ref<T> {
@@ -130,8 +127,12 @@ fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
             Pt::orphan(portal);
         }
         if waiter.is_none() && portal.is_none() {
-            cut(cpu, ec);
-            return true;
+            // Its time goes with it, and not before: it may be the one that destroys itself.
+            let ended = ec.sc.get().is_none_or(|sc| step(cpu, sc.header(), 0));
+            if ended {
+                cut(cpu, ec);
+            }
+            return ended;
         }
     }
     false
@@ -206,6 +207,9 @@ fn space(cpu: &Cpu, space: Ref<Space>) -> bool {
     };
     space.cursor.set(cursor);
     if done {
+        // Its domain may have been given it when there were threads already, which end after it.
+        space.pd.ports.set(space.pd.ports.get().filter(|ports| *ports != space));
+        space.pd.host.set(space.pd.host.get().filter(|host| *host != space));
         match &space.table {
             // What was below the root is gone.
             Table::Host(table) => Tables(account).free(table.root),

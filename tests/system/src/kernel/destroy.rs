@@ -14,7 +14,7 @@ use runtime::pd::Pd;
 use runtime::pt::Pt;
 use runtime::selector::FREE;
 use runtime::sm::Sm;
-use runtime::space::ObjectSpace;
+use runtime::space::{ObjectSpace, PortSpace};
 
 use super::raw;
 use super::threads::{semaphore, settle, spawn, wait};
@@ -35,6 +35,7 @@ pub const TESTS: &[Test] = &[
     ("destroy.nested-domains", nested),
     ("destroy.running-domain", running_domain),
     ("destroy.used-space", used_space),
+    ("destroy.ports-of-a-thread", ports_of_a_thread),
 ];
 
 fn show(status: Status) -> String {
@@ -417,4 +418,66 @@ fn used_space(_: &mut Bench<'_>) -> Check {
     let made = unsafe { raw::hypercall(Number::CreateEc, 0, pd.selector(), arguments).0 };
     check_eq!(made, Status::BadParam, "a virtual CPU with another domain's space");
     pd.destroy().and_then(|()| other.destroy()).map_err(show)
+}
+
+/// A domain can get its port space when it has threads already: then that ends before them, and they must not use what it was.
+fn ports_of_a_thread(bench: &mut Bench<'_>) -> Check {
+    static VECTOR: AtomicU64 = AtomicU64::new(0);
+    const CODE: u64 = 0x40_0000;
+    let taken = semaphore()?;
+    let fresh = FREE.range(40).map_err(show)?;
+    let (objects, host, thread, sc, ports, handlers) =
+        (fresh, fresh + 1, fresh + 2, fresh + 3, fresh + 4, fresh + 5);
+    // IN AL, 0x80 faults; if it does not, UD2 does.
+    bench.memory.store_u64(0, 0x0b0f_80e4).map_err(|_| "no memory")?;
+    let region = bench.memory.region(0, 4096).map_err(|_| "no memory")?;
+    let pd = Pd::OWN.create_pd_below(60, bench.priority - 1).map_err(show)?;
+    let make = || -> Result<(), Status> {
+        hypercall::create_space(objects, pd.selector(), SpaceKind::Object)?;
+        hypercall::create_space(host, pd.selector(), SpaceKind::Host)?;
+        let span = hypercall::Span { from: region.base() >> 12, to: CODE >> 12, count: 1 };
+        // SAFETY: the page is for this, and the domain's memory is not this task's.
+        unsafe { hypercall::grant(own::MEMORY, host, span, 5)? };
+        let utcb = 0x5000_0000_0000;
+        // SAFETY: the code was put there.
+        unsafe { hypercall::create_thread(thread, pd.selector(), (0, 32), (utcb, 0, CODE))? };
+        let handler = Handler::new(taken)?;
+        for vector in [6_u32, 13] {
+            let portal = handler.portal(
+                vector.into(),
+                0,
+                |taken: &mut Sm, _: &mut abi::fault::FaultState, id, _| {
+                    VECTOR.store(id, Ordering::Relaxed);
+                    let _ = taken.up();
+                    runtime::park()
+                },
+            )?;
+            let space = ObjectSpace::at(objects);
+            ObjectSpace::OWN.grant(portal.selector(), space, 32 + vector, Perms::PT_EVENT)?;
+        }
+        hypercall::create_space(ports, pd.selector(), SpaceKind::Port)
+    };
+    make().map_err(show)?;
+    // As far as the port space, which is the newest, and not further.
+    while PortSpace::at(ports).grant(0, 1, PortSpace::at(ports)) != Err(Status::BadCap) {
+        // SAFETY: nothing of the domain is this task's.
+        let step = unsafe { hypercall::destroy_once(pd.selector()) };
+        check_eq!(step, Err(Status::Partial), "a step");
+    }
+    // Its pages come back as something that is full of zeros.
+    for at in handlers..fresh + 40 {
+        let utcb = 0x6000_0000_0000 + u64::from(at) * 4096;
+        // SAFETY: nobody calls them.
+        let made = unsafe { hypercall::create_handler(at, own::PD, (0, 0), (utcb, 0x1000)) };
+        made.map_err(show)?;
+    }
+    let share = (bench.priority - 1, bench.hz / 100, 0);
+    hypercall::create_sc(sc, own::PD, thread, share).map_err(show)?;
+    wait(bench, taken, "an exception")?;
+    check_eq!(VECTOR.load(Ordering::Relaxed), 13, "the exception");
+    pd.destroy().map_err(show)?;
+    for at in handlers..fresh + 40 {
+        destroy(at).map_err(show)?;
+    }
+    Ok(())
 }
