@@ -168,7 +168,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             BudgetState::Run { until_ticks } => until_ticks,
         };
         let Some((ec, helping)) = end_of_chain(sc.ec) else {
-            // The calls form a circle, or a chain that is too long: the last one to wait fails. Where all have got through, nothing can
+            // The calls form a circle, or a chain that is too long: the first one that waits fails. Where all have got through, nothing can
             // fail: whoever made them never runs again, and those that it called serve others that help them.
             if ipc::give_up(sc.ec) {
                 cpu.ready.push_back(sc);
