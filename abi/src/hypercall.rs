@@ -35,7 +35,8 @@ pub enum Number {
     Reply = 1,
     /// Make a protection domain below the one named: RSI = pages of kernel memory moved
     /// from that domain's quota to the new one's, R8 = the highest priority of scheduling contexts it pays for (cut to that
-    /// of the domain named). Needs `PD_CREATE` and `PD_QUOTA`.
+    /// of the domain named), R9 = the CPUs it may use, a bit for each from CPU 0 on (cut to those of the domain named).
+    /// Needs `PD_CREATE` and `PD_QUOTA`.
     CreatePd = 2,
     /// Make a space: RSI = [`crate::cap::SpaceKind`]. The first object, host and port space that a domain pays
     /// for become the ones its threads run in. Needs `PD_CREATE`.
@@ -52,11 +53,14 @@ pub enum Number {
     /// Exceptions of a thread go to the portal at "first event selector + vector", exits of a
     /// virtual CPU to "first event selector + [`crate::vcpu::Exit`]", looked up in the object space of
     /// the domain that pays for it. A thread sees that selector space as its own.
+    ///
+    /// [`Status::BadCpu`]: there is no such CPU, or the domain that pays may not use it.
     CreateEc = 4,
     /// Make a scheduling context and bind it: RSI = execution context (`EC_BIND_SC`; a handler cannot have one),
     /// R8 = priority (0 to [`PRIORITIES`] - 1, higher runs first, not above what the paying domain may give), R9 = budget and R10 = period
     /// in time-stamp-counter ticks; the context gets at most `budget` in each `period`. Period 0: the budget
-    /// is a time slice among equals and nothing more. A budget is at least 10 microseconds.
+    /// is a time slice among equals and nothing more. A budget is at least 10 microseconds. It is time of the CPU that the
+    /// execution context is bound to, which the domain that pays must be allowed to use ([`Status::BadCpu`]).
     CreateSc = 5,
     /// Make a portal: RSI = handler (`EC_BIND_PT`; a handler, not a thread), R8 = instruction pointer, R9 = identifier
     /// that the handler receives, R10 = groups of state it wants with events.
@@ -85,6 +89,7 @@ pub enum Number {
     /// lets the next interrupt of a level-triggered line through.
     CtrlSm = 13,
     /// Route an interrupt to its semaphore (`SM_BIND`): RSI = [`IntMode`] bits, R8 = CPU. From then on each interrupt is an up.
+    /// [`Status::BadCpu`]: there is no such CPU, or the interrupt cannot be sent there.
     AssignInt = 14,
     /// Move kernel memory between quotas (`PD_QUOTA` on the domain named, which must be the caller's child): flags =
     /// [`PdOp`], RSI = pages. RDI returns the domain's free pages, RSI its limit.
@@ -216,16 +221,23 @@ pub enum EcOp {
     /// ([`crate::fault::FaultState`]; the cause is zeros); likewise its own, if it is a thread.
     Look = 1,
     /// Stop a virtual CPU: when this has succeeded it stands still between two instructions, whoever has time for it.
-    /// [`Status::Busy`]: an exit of it is not answered yet, and it will stand still when that is; ask again.
+    /// [`Status::Busy`]: an exit of it is not answered yet, or it is on another CPU, and it will stand still when that is done;
+    /// ask again.
     Stop = 2,
     /// Let a virtual CPU that was stopped go on. Nothing was lost: what is pending or has come due meanwhile happens now.
     Go = 3,
     /// Read the groups in RSI ([`crate::vcpu::Groups`]) of a virtual CPU that stands still into the caller's UTCB
-    /// ([`crate::vcpu::VcpuState`]). [`Status::Busy`]: it does not stand still.
+    /// ([`crate::vcpu::VcpuState`]). [`Status::Busy`]: it does not stand still, or another CPU has yet to write its state
+    /// back; ask again.
     Read = 4,
     /// Write the groups in RSI from there, likewise. Nothing is done about the instruction at RIP:
     /// [`crate::vcpu::Groups::DONE`] has no meaning here.
     Write = 5,
+    /// Bind it to the CPU in RSI, with its scheduling context; what it waits for it goes on waiting for. Also the caller itself.
+    /// [`Status::Busy`]: it calls somebody, or somebody calls it or waits for his turn, or it has to leave its CPU first; ask
+    /// again. [`Status::BadCpu`]: there is no such CPU, or its domain, or the one that pays for its scheduling context, may not
+    /// use it.
+    Move = 6,
 }
 
 impl EcOp {
@@ -239,6 +251,7 @@ impl EcOp {
             3 => Self::Go,
             4 => Self::Read,
             5 => Self::Write,
+            6 => Self::Move,
             _ => return None,
         })
     }

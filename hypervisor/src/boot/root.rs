@@ -64,7 +64,7 @@ pub fn prepare(
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
     let pd = unsafe {
-        virt(page).cast::<Pd>().write(Pd::new(0, pool::free_pages(), HIGHEST));
+        virt(page).cast::<Pd>().write(Pd::new(0, pool::free_pages(), HIGHEST, u64::MAX));
         Ref::<Pd>::from_address(virt(page) as u64)
     };
     let objects = need(Space::create(pd, abi::cap::SpaceKind::Object));

@@ -86,12 +86,15 @@ pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
         let activity = ipc::look(&caller, ec);
         return Ok(Values(Status::Success, activity as u64, ec.event_count.get()));
     }
+    if operation == EcOp::Move {
+        return if args.a2 == 0 { Ok(Values::NONE) } else { Err(Status::BadCpu) };
+    }
     if !ec.kind.is_vcpu() {
         return Err(Status::BadParam);
     }
     let groups = args.a2 & !Groups::DONE.0;
     match operation {
-        EcOp::Recall | EcOp::Look => arch::recall(ec),
+        EcOp::Recall | EcOp::Look | EcOp::Move => arch::recall(ec),
         EcOp::Stop => return arch::vcpu::stop(ec).map(|()| Values::NONE),
         EcOp::Go => arch::vcpu::go(cpu, ec),
         _ if ec.state.get() != State::Stopped => return Err(Status::Busy),

@@ -50,7 +50,7 @@ pub fn pd(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         return Err(Status::BadParam);
     }
     let max_priority = u8::try_from(args.a3).unwrap_or(u8::MAX).min(parent.max_priority);
-    let child = Pd::new(parent.depth + 1, 0, max_priority);
+    let child = Pd::new(parent.depth + 1, 0, max_priority, args.a4 & parent.cpus);
     let child = Ref::create(parent, child).map_err(|(status, _)| status)?;
     let moved = parent.account.transfer(&child.account, args.a2);
     moved.inspect_err(|_| destroy::undo(cpu, child.header()))?;
@@ -78,7 +78,7 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         _ => return Err(Status::BadParam),
     };
     let number = u32::from((args.a2 >> 8) as u16);
-    if number != cpu.number {
+    if number != cpu.number || !pd.may_use(number) {
         return Err(Status::BadCpu);
     }
     if !pd.has_objects() || pd.cr3.get() == 0 {
@@ -178,7 +178,7 @@ pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if ec.kind == Kind::Handler || ec.sc.get().is_some() {
         return Err(Status::Busy);
     }
-    if ec.cpu != cpu.number {
+    if ec.cpu != cpu.number || !pd.may_use(ec.cpu) {
         return Err(Status::BadCpu);
     }
     let budget = Budget::new(args.a4, args.a5, arch::tsc());

@@ -35,6 +35,8 @@ pub struct Pd {
     pub depth: u8,
     /// Highest priority of the scheduling contexts it pays for.
     pub max_priority: u8,
+    /// CPUs that its contexts, and the time it pays for, can be on: bit n is CPU n.
+    pub cpus: u64,
 }
 
 // SAFETY: `repr(C)`, and the header comes first.
@@ -43,8 +45,9 @@ unsafe impl Object for Pd {
 }
 
 impl Pd {
-    /// A domain below `depth` others, with `pages` of kernel memory and no spaces, that gives priorities up to `max_priority`.
-    pub fn new(depth: u8, pages: u64, max_priority: u8) -> Self {
+    /// A domain below `depth` others, with `pages` of kernel memory and no spaces, that gives priorities up to `max_priority` on
+    /// `cpus`.
+    pub fn new(depth: u8, pages: u64, max_priority: u8, cpus: u64) -> Self {
         Self {
             header: Header::new(ObjectType::Pd),
             account: Account {
@@ -58,7 +61,13 @@ impl Pd {
             objects: List::new(),
             depth,
             max_priority,
+            cpus,
         }
+    }
+
+    /// Whether its contexts, and the time it pays for, can be on a CPU.
+    pub fn may_use(&self, cpu: u32) -> bool {
+        self.cpus.checked_shr(cpu).is_some_and(|from| from & 1 != 0)
     }
 
     /// The domain that it was made below.

@@ -9,7 +9,7 @@ use abi::hypercall::Status;
 use abi::vcpu::{Exit, Groups, VcpuState};
 use runtime::handler::Handler;
 use runtime::hypercall;
-use runtime::pd::Pd;
+use runtime::pd::{Limits, Pd};
 use runtime::selector::FREE;
 use runtime::sm::Sm;
 use runtime::space::{GuestSpace, ObjectSpace};
@@ -102,7 +102,12 @@ fn machine(bench: &Bench<'_>, monitor: &Monitor, places: &Places, number: u32) -
     let runs = number.is_multiple_of(RUNS);
     let region = bench.memory.region(0, 0x20_0000).map_err(|_| "no memory")?;
     let make = || -> Result<(), Status> {
-        hypercall::create_pd(pd, own::PD, PAGES, bench.priority)?;
+        hypercall::create_pd(
+            pd,
+            own::PD,
+            PAGES,
+            Limits { priority: bench.priority, ..Limits::NONE },
+        )?;
         for kind in [SpaceKind::Object, SpaceKind::Host, SpaceKind::Guest, SpaceKind::Msr] {
             hypercall::create_space(places.space(kind), pd, kind)?;
         }

@@ -20,7 +20,7 @@ use runtime::clock::now;
 use runtime::handler::Handler;
 use runtime::hypercall::{self, Span};
 use runtime::memory::GuestMemory;
-use runtime::pd::Pd;
+use runtime::pd::{Limits, Pd};
 use runtime::selector::FREE;
 use runtime::sm::Sm;
 use runtime::space::{GuestSpace, HostSpace, MsrSpace, ObjectSpace, PortSpace};
@@ -570,7 +570,7 @@ fn creations(cases: &mut Vec<Case>) -> Result<(), Status> {
         let mut make = |new| hypercall::create_space(new, pd, kind);
         cases.push((name, repeat_creation(&mut make)?));
     }
-    let mut make = |new| hypercall::create_pd(new, pd, 1, 1);
+    let mut make = |new| hypercall::create_pd(new, pd, 1, Limits::NONE);
     cases.push(("create_pd", repeat_creation(&mut make)?));
     let mut last = (NULL, NULL);
     let mut make = |new| {

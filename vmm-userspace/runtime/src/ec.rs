@@ -68,6 +68,19 @@ impl Ec {
         hypercall::ctrl_ec(self.0, EcOp::Go, 0)
     }
 
+    /// Binds it to another CPU, with its scheduling context: whether it is there now. If not, it has to end a call first, or
+    /// to leave its CPU; ask again.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CtrlEc`].
+    pub fn move_to(self, cpu: u16) -> Result<bool, Status> {
+        match hypercall::ctrl_ec(self.0, EcOp::Move, cpu.into()) {
+            Ok(()) => Ok(true),
+            Err(Status::Busy) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The state of a virtual CPU that stands still, through the calling thread's own UTCB.
     ///
     /// # Errors

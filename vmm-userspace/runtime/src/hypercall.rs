@@ -11,6 +11,8 @@ use abi::hypercall::{EcKind, EcOp, IntMode, Number, PdOp, SmOp, Status, pack};
 use abi::layout::HYPERCALL_PAGE;
 use abi::utcb::{MsgTag, Utcb};
 
+use crate::pd::Limits;
+
 /// The target of every hypercall's `call`: the page is too far from a task for a relative one.
 static ENTRY: u64 = HYPERCALL_PAGE;
 
@@ -143,10 +145,15 @@ pub unsafe fn reply(rsi: u64) -> ! {
 ///
 /// # Errors
 /// See the hypercall.
-pub fn create_pd(new: Selector, parent: Selector, pages: u64, priority: u64) -> Result<(), Status> {
+pub fn create_pd(
+    new: Selector,
+    parent: Selector,
+    pages: u64,
+    limits: Limits,
+) -> Result<(), Status> {
     let rax = pack(Number::CreatePd, 0, parent);
     // SAFETY: makes an object and changes no memory.
-    unsafe { enter_wide(rax, [new.into(), pages, priority, 0, 0]) }.done()
+    unsafe { enter_wide(rax, [new.into(), pages, limits.priority, limits.cpus, 0]) }.done()
 }
 
 /// [`Number::CreateSpace`].
@@ -378,13 +385,14 @@ pub fn look(ec: Selector) -> Result<(u64, u64), Status> {
     returned.check().map(|returned| (returned.value1, returned.value2))
 }
 
-/// [`Number::CtrlEc`] with one of the operations on virtual CPUs; what it reads or writes is in the UTCB of the calling thread.
+/// [`Number::CtrlEc`] with an operation that returns nothing: `word` is the groups to read or write, which are in the UTCB of
+/// the calling thread, or the CPU to move to.
 ///
 /// # Errors
 /// See the hypercall.
-pub fn ctrl_ec(ec: Selector, op: EcOp, groups: u64) -> Result<(), Status> {
+pub fn ctrl_ec(ec: Selector, op: EcOp, word: u64) -> Result<(), Status> {
     // SAFETY: changes no memory but the caller's UTCB, like `call`.
-    unsafe { enter(pack(Number::CtrlEc, op as u8, ec), groups) }.done()
+    unsafe { enter(pack(Number::CtrlEc, op as u8, ec), word) }.done()
 }
 
 /// [`Number::CtrlSc`]: returns the ticks consumed.

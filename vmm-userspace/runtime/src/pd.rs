@@ -18,6 +18,20 @@ pub struct Quota {
     pub limit: u64,
 }
 
+/// What a domain can have of CPU time, as far as the domain above it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The highest priority of its scheduling contexts.
+    pub priority: u64,
+    /// The CPUs that it may use: a bit for each, from CPU 0 on.
+    pub cpus: u64,
+}
+
+impl Limits {
+    /// All that the domain above has.
+    pub const NONE: Self = Self { priority: PRIORITIES as u64 - 1, cpus: u64::MAX };
+}
+
 impl Pd {
     /// This task's domain.
     pub const OWN: Self = Self(own::PD);
@@ -39,7 +53,7 @@ impl Pd {
     /// # Errors
     /// See [`abi::hypercall::Number::CreatePd`].
     pub fn create_pd(self, pages: u64) -> Result<Self, Status> {
-        self.create_pd_below(pages, PRIORITIES as u64 - 1)
+        self.create_pd_within(pages, Limits::NONE)
     }
 
     /// The same for a domain whose scheduling contexts have at most `priority`.
@@ -47,7 +61,15 @@ impl Pd {
     /// # Errors
     /// See [`abi::hypercall::Number::CreatePd`].
     pub fn create_pd_below(self, pages: u64, priority: u64) -> Result<Self, Status> {
-        selector::fresh(|new| hypercall::create_pd(new, self.0, pages, priority)).map(Self)
+        self.create_pd_within(pages, Limits { priority, ..Limits::NONE })
+    }
+
+    /// The same for a domain that can have no more CPU time than `limits` say.
+    ///
+    /// # Errors
+    /// See [`abi::hypercall::Number::CreatePd`].
+    pub fn create_pd_within(self, pages: u64, limits: Limits) -> Result<Self, Status> {
+        selector::fresh(|new| hypercall::create_pd(new, self.0, pages, limits)).map(Self)
     }
 
     /// Its kernel memory.

@@ -247,7 +247,7 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
         Number::Reply => (NULL, [0, walk.rng.next(), 0, 0, 0]),
         Number::CreatePd => {
             let (pages, priority) = (walk.rng.below(4), walk.rng.below(140));
-            (either(walk, own::PD, Kind::Pd), [vacant(walk), pages, priority, 0, 0])
+            (either(walk, own::PD, Kind::Pd), [vacant(walk), pages, priority, walk.rng.next(), 0])
         }
         Number::CreateSpace => {
             let kind = walk.rng.below(6);
