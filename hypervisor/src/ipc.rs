@@ -9,7 +9,7 @@ use abi::hypercall::{EcActivity, Status};
 use abi::utcb::{MsgTag, Utcb};
 use hypervisor_logic::ipc as transfer;
 
-use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::cpu::{Cpu, enter};
 use crate::arch::{self, Resume};
 use crate::hypercall::fail;
 use crate::list;
@@ -66,7 +66,7 @@ fn copy_long(to: &Ec, from: &Ec, tag: MsgTag) {
 
 /// Links an idle handler with its caller and aims it at the portal.
 #[inline(always)]
-fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
+fn enter_portal(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
     let handler = pt.handler.get();
     caller.callee.set(Some(handler));
     handler.caller.set(Some(caller));
@@ -83,21 +83,20 @@ fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
 
 /// Hypercall `Call`. A short message to an idle handler goes through without a further call.
 pub extern "C" fn call(ec: &Ec, tag: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
-    let caller = Ref::of(ec);
+    let (cpu, caller) = (enter(), Ref::of(ec));
     let Ok(pt) = lookup::<Pt>(&caller.pd, (word >> 32) as Selector, Perms::PT_CALL) else {
         return fail(caller, Status::BadCap);
     };
     let handler = pt.handler.get();
-    if handler.state.get() != State::Idle || handler.cpu != caller.cpu || tag > SHORT {
-        return call_slowly(caller, tag, (word >> 32) as Selector);
+    if handler.state.get() != State::Idle || handler.cpu.get() != caller.cpu.get() || tag > SHORT {
+        return call_slowly(cpu, caller, tag, (word >> 32) as Selector);
     }
     copy_short(&handler, &caller, tag);
-    enter(cpu(), caller, pt, tag).as_ptr()
+    enter_portal(cpu, caller, pt, tag).as_ptr()
 }
 
 #[inline(never)]
-fn call_slowly(caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
-    let cpu = cpu();
+fn call_slowly(cpu: &Cpu, caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
     sched::settle(cpu, call_again(cpu, caller, selector, tag)).as_ptr()
 }
 
@@ -108,12 +107,12 @@ fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Next 
         return sched::switch_to(cpu, caller);
     };
     let handler = pt.handler.get();
-    if handler.state.get() != State::Idle || handler.cpu != caller.cpu {
+    if handler.state.get() != State::Idle || handler.cpu.get() != caller.cpu.get() {
         return cannot_enter(cpu, caller, handler, Retry::Call(selector, tag));
     }
     let tag = MsgTag(tag);
     copy_long(&handler, &caller, tag);
-    Some(enter(cpu, caller, pt, tag.0))
+    Some(enter_portal(cpu, caller, pt, tag.0))
 }
 
 /// The handler is dead, elsewhere, the caller itself, or busy.
@@ -121,7 +120,7 @@ fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Next 
 fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> Next {
     let status = if handler.state.get() == State::Dead || handler == caller {
         Status::Aborted
-    } else if handler.cpu != caller.cpu {
+    } else if handler.cpu.get() != caller.cpu.get() {
         Status::BadCpu
     } else {
         caller.retry.set(retry);
@@ -175,7 +174,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
         return unhandled(cpu, ec, "it has no portal for this");
     };
     let handler = pt.handler.get();
-    if handler.state.get() != State::Idle || handler.cpu != ec.cpu {
+    if handler.state.get() != State::Idle || handler.cpu.get() != ec.cpu.get() {
         return cannot_enter(cpu, ec, handler, Retry::Event(selector));
     }
     ec.in_event.set(true);
@@ -185,7 +184,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
     } else {
         export_fault(&ec, FaultGroups(pt.groups.get()), utcb(&handler));
     }
-    Some(enter(cpu, ec, pt, pt.groups.get()))
+    Some(enter_portal(cpu, ec, pt, pt.groups.get()))
 }
 
 /// Nobody takes an event: reports it and ends the context.
@@ -198,21 +197,21 @@ fn unhandled(cpu: &Cpu, ec: Ref<Ec>, why: &str) -> Next {
 /// Hypercall `Reply`: answers the caller, if there is one, and waits for the next. The usual answers to a call and to an exit
 /// go through without a further call.
 pub extern "C" fn reply(ec: &Ec, tag: u64, _: u64, _: u64, _: u64, _: u64) -> *const Ec {
-    let (cpu, handler) = (cpu(), Ref::of(ec));
-    let Some(caller) = handler.caller.get() else { return reply_slowly(handler, tag) };
+    let (cpu, handler) = (enter(), Ref::of(ec));
+    let Some(caller) = handler.caller.get() else { return reply_slowly(cpu, handler, tag) };
     if cpu.helping.get() {
-        return reply_slowly(handler, tag);
+        return reply_slowly(cpu, handler, tag);
     }
     if caller.kind.is_vcpu() {
         if !arch::complete_instruction(cpu, &caller, tag, handler.utcb) {
-            return reply_slowly(handler, tag);
+            return reply_slowly(cpu, handler, tag);
         }
         unlink(handler, caller);
         cpu.current.set(caller);
         return caller.as_ptr();
     }
     if caller.in_event.get() || tag > SHORT {
-        return reply_slowly(handler, tag);
+        return reply_slowly(cpu, handler, tag);
     }
     unlink(handler, caller);
     copy_short(&caller, &handler, tag);
@@ -237,8 +236,7 @@ fn answered(caller: Ref<Ec>, tag: u64) {
 
 /// A reply of any kind.
 #[inline(never)]
-fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
-    let cpu = cpu();
+fn reply_slowly(cpu: &Cpu, handler: Ref<Ec>, tag: u64) -> *const Ec {
     if handler.kind != Kind::Handler {
         return fail(handler, Status::BadHypercall);
     }
@@ -311,7 +309,7 @@ pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
         export_fault(&end, FaultGroups::STATE, utcb(viewer));
     }
     match end.state.get() {
-        State::Dead => EcActivity::Dead,
+        State::Dead | State::Ending => EcActivity::Dead,
         State::Blocked => EcActivity::Waits,
         State::Stopped => EcActivity::Stopped,
         State::Idle => EcActivity::Idle,
@@ -321,7 +319,9 @@ pub fn look(viewer: &Ec, ec: Ref<Ec>) -> EcActivity {
 }
 
 fn export_fault(ec: &Ec, groups: FaultGroups, utcb: &mut Utcb) {
-    let frame = ec.regs();
+    // It may run, or be about to wait for the lock, on another CPU: what is seen then is neither here nor there.
+    // SAFETY: numbers in an object that stays.
+    let frame = unsafe { ec.frame.as_ptr().read_volatile() };
     let mut state = FaultState::default();
     if groups.0 & FaultGroups::STATE.0 != 0 {
         state.gpr = frame.gpr;

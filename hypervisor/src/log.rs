@@ -8,6 +8,8 @@ use screen::{Printer, Screen};
 use spin::Mutex;
 use uart_16550::SerialPort;
 
+use crate::sync::KERNEL;
+
 /// The ring that the root task can read.
 pub static RING: LogRing = LogRing::new();
 
@@ -89,6 +91,8 @@ pub fn hand_over() {
 
 /// Takes the serial port and the screen back, because the kernel is about to stop for good.
 pub fn take_back() {
+    // No other CPU enters the kernel from now on.
+    KERNEL.close();
     // SAFETY: only called on the way to a halt with interrupts off; whoever held the lock never runs again.
     unsafe { SINK.force_unlock() };
     if !DIRECT.swap(true, Ordering::Relaxed) {

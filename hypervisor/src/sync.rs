@@ -1,17 +1,22 @@
-//! Sharing between kernel code paths.
+//! Sharing between kernel code paths: one lock around all of them.
 //!
-//! The kernel runs with interrupts disabled and is never re-entered on a CPU, so whatever belongs
-//! to one CPU needs no lock: it sits in a [`Local`].
+//! [`enter`](crate::arch::cpu::enter) takes it at each entry, and each exit path gives it back. Interrupts stay off in between, and an
+//! entry never goes on in an older frame: so what a kernel path does is one step for all others, whatever their CPU. Kernel
+//! objects and the state of CPUs are in cells of the type [`Local`], which only the holder touches.
 
 use core::cell::Cell;
 
-/// A cell that only the CPU it belongs to touches.
+use hypervisor_logic::lock::TicketLock;
+
+/// The lock of the kernel. From the loader's hand-over on the first CPU holds it, until it goes to the root task.
+pub static KERNEL: TicketLock = TicketLock::taken();
+
+/// A cell that only the holder of the kernel's lock touches.
 #[repr(transparent)]
 pub struct Local<T>(Cell<T>);
 
-// SAFETY: a `Local` is part of an object that is bound to one CPU, and the kernel is not re-entered
-// on a CPU (interrupts stay disabled in ring 0, but where it is open to them on purpose and
-// holds nothing; the NMI handler touches none but its own counter).
+// SAFETY: whoever runs kernel code holds the lock (but for what `docs/src/ordering.md` lists, which concerns the CPU that
+// executes it alone), and is not interrupted where it holds a reference.
 unsafe impl<T> Sync for Local<T> {}
 
 impl<T> Local<T> {

@@ -18,6 +18,7 @@
 //! | [`svm`] | AMD-V: capabilities, VMCB fields, intercepts, exit codes and what they tell |
 //! | [`tags`] | tags of TLB entries: ASIDs, VPIDs |
 //! | [`acpi`] | interrupt topology out of the firmware's tables |
+//! | [`lock`] | the lock of the kernel, and what CPUs ask of each other |
 //! | [`list`] | a vector of fixed capacity |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ pub mod exits;
 pub mod frames;
 pub mod ipc;
 pub mod list;
+pub mod lock;
 pub mod objects;
 pub mod paging;
 pub mod physical;

@@ -17,6 +17,11 @@ impl<T: Copy, const N: usize> List<T, N> {
         Self { items: [filler; N], len: 0 }
     }
 
+    /// Empties it.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Appends a value.
     ///
     /// # Errors

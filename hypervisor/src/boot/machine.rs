@@ -3,11 +3,12 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
 
-use hypervisor_logic::acpi::MachineInfo;
+use hypervisor_logic::acpi::{LocalApic, MachineInfo};
+use hypervisor_logic::list::List;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 use super::memory::{Map, Physical};
-use crate::arch::cpu::{self, Block};
+use crate::arch::cpu::{self, Block, Cpu};
 use crate::arch::timer::{Calibration, Timer};
 use crate::arch::vendor::Virtualization;
 use crate::arch::{
@@ -15,7 +16,6 @@ use crate::arch::{
 };
 use crate::mem::{pool, virt};
 use crate::object::Ref;
-use crate::object::ec::Ec;
 use crate::panic::refuse;
 use crate::println;
 
@@ -90,8 +90,6 @@ impl Features {
 
 /// The machine, ready for its first task.
 pub struct Machine {
-    /// Top of this CPU's kernel stack.
-    pub stack_top: u64,
     /// Time-stamp-counter ticks in a second.
     pub tsc_hz: u64,
     /// Device interrupts.
@@ -100,15 +98,15 @@ pub struct Machine {
     pub physical_bits: u32,
     /// Physical addresses of the pages that hold registers of the kernel's devices.
     pub kept: [u64; 9],
-    /// The page that the idle context will be written to.
-    pub idle: Ref<Ec>,
-    /// How the timer runs.
-    pub calibration: Calibration,
+    /// How the timers run.
+    calibration: Calibration,
+    /// Processors, by their local APICs.
+    pub local_apics: List<LocalApic, 64>,
     /// ACPI root pointer, or 0.
     pub rsdp: u64,
 }
 
-fn out_of_memory() -> ! {
+pub fn out_of_memory() -> ! {
     refuse(format_args!("too little memory for the kernel's tables"))
 }
 
@@ -131,12 +129,24 @@ pub fn start(
     }
     let host_shift = if features.huge_pages { 30 } else { 21 };
     space::init(map.template, page, host_shift, virtualization.largest_page);
-    let mut machine = interrupt_controllers(map, physical, features);
+    let machine = interrupt_controllers(map, physical, features);
     if !vendor::enable() {
         refuse(format_args!("{} is there, but cannot be turned on", virtualization.name));
     }
-    machine.install(map, physical, features);
+    let cpu = machine.install(map, physical, features, lapic::id());
+    cpu.timer.enable();
+    cpu::announce(&cpu);
     machine
+}
+
+/// Turns on what the kernel needs of a further CPU. Returns whether that worked.
+pub fn start_another() -> bool {
+    let features = Features::read();
+    set_control_registers(&features);
+    fpu::init(features.xsave);
+    lapic::enable();
+    cpu::cpu().timer.enable();
+    vendor::enable()
 }
 
 fn set_control_registers(features: &Features) {
@@ -188,7 +198,8 @@ fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) ->
         }
     }
     super::memory::share(physical, map, (lapic_va >> 39 & 511) as usize);
-    lapic::enable(features.x2apic, lapic_va);
+    lapic::init(features.x2apic, lapic_va);
+    lapic::enable();
     let Some(calibration) = timer::calibrate() else {
         refuse(format_args!(
             "the 8254 timer does not count, so there is nothing to measure time with"
@@ -200,16 +211,13 @@ fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) ->
         calibration.apic_hz / 1000,
         if features.deadline { " (TSC deadline)" } else { "" },
     );
-    let idle = pool::alloc().unwrap_or_else(|| out_of_memory());
     Machine {
-        stack_top: 0,
         tsc_hz: calibration.tsc_hz,
         interrupts: interrupts.min(crate::arch::interrupts::MAX),
         physical_bits: features.physical_bits,
         kept,
-        // SAFETY: the page is written before anything reads the context (see `root::prepare`).
-        idle: unsafe { Ref::from_address(virt(idle) as u64) },
         calibration,
+        local_apics: info.map_or(List::new(LocalApic::default()), |info| info.local_apics),
         rsdp,
     }
 }
@@ -219,8 +227,14 @@ fn device(map: &Map, pa: u64) -> u64 {
 }
 
 impl Machine {
-    /// Maps and fills this CPU's block.
-    fn install(&mut self, map: &Map, physical: &Physical, features: &Features) {
+    /// Maps and fills the block of the next CPU.
+    pub fn install(
+        &self,
+        map: &Map,
+        physical: &Physical,
+        features: &Features,
+        apic: u32,
+    ) -> Ref<Cpu> {
         // The first mapping makes the tables that the loader's root has to share before the rest is written.
         const BLOCKS: usize = 510;
         let timer = Timer::new(features.deadline, &self.calibration);
@@ -229,8 +243,8 @@ impl Machine {
             super::memory::share(physical, map, BLOCKS);
             mapped
         };
-        let top = cpu::install(0, self.idle, timer, map.template, map_page);
-        self.stack_top = top.unwrap_or_else(|| out_of_memory());
+        let cpu = cpu::install(apic, timer, map.template, map_page);
+        cpu.unwrap_or_else(|| out_of_memory())
     }
 }
 

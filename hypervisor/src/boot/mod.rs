@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `memory` | picks the pool and builds the kernel's own page tables |
 //! | `machine` | processor features, interrupt controllers, timer |
+//! | `processors` | the other CPUs |
 //! | `root` | the root task: its domain, its image, what it is told |
 //! | `screen` | where messages appear until it starts, and the last ones |
 
 mod machine;
 mod memory;
+mod processors;
 mod root;
 mod screen;
 
@@ -38,8 +40,10 @@ fn main(info: &'static mut BootInfo) -> ! {
     let physical = memory::Physical::new(info);
     let map = memory::take_pool(info, &physical);
     let machine = machine::start(&map, &physical, &features, &virtualization);
+    processors::start(info, &map, &physical, &features, &machine);
     log::keep_screen(screen::keep(info, &physical, &map));
     let start = root::prepare(info, &map, &physical, &machine, &virtualization);
+    let stack_top = cpu::find(0).map_or(0, |cpu| cpu.stack_top);
     // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
     unsafe {
         core::arch::asm!(
@@ -47,7 +51,7 @@ fn main(info: &'static mut BootInfo) -> ! {
             "xor ebp, ebp",
             "call {launch}",
             "ud2",
-            stack = in(reg) machine.stack_top,
+            stack = in(reg) stack_top,
             launch = sym launch,
             in("rdi") &raw const *start,
             options(noreturn),
@@ -65,7 +69,7 @@ extern "C" fn launch(start: &root::Start) -> ! {
     machine::finish(cpu::block());
     let cpu = cpu::cpu();
     cpu.cr3.set(root);
-    crate::sched::make_ready(cpu, start.sc);
+    crate::sched::make_ready(start.sc);
     let ec = crate::sched::dispatch(cpu);
     arch::entry::resume(ec)
 }

@@ -17,7 +17,7 @@ use super::machine::Machine;
 use super::memory::{Map, Physical};
 use super::screen;
 use crate::arch::vendor::Virtualization;
-use crate::arch::{self, Resume, bitmaps, fpu, space};
+use crate::arch::{self, Resume, bitmaps, cpu, fpu, space};
 use crate::log;
 use crate::mem::tables::Tables;
 use crate::mem::{pool, virt};
@@ -98,7 +98,7 @@ pub fn prepare(
         let sm = need(Ref::create(pd, Sm::new(0, Some(interrupt))));
         publish(pd, root::INTERRUPTS + interrupt, sm);
     }
-    make_idle(machine, pd);
+    make_idle(pd);
     // The page itself is charged before the number is written into it.
     let page = need(pd.account.take_page().ok_or(()));
     kernel_page(pd, &host, ROOT_HIP, page, MemRights::R);
@@ -247,21 +247,24 @@ fn keep_but_bundle(
 
 fn start_thread(pd: Ref<Pd>, utcb: u64, entry: u64) -> Ref<Ec> {
     let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
-    let birth = Birth { utcb, utcb_address: ROOT_UTCB, resume, ..Birth::new(pd, Kind::Thread) };
+    let cpu = need(cpu::find(0).ok_or(()));
+    let birth =
+        Birth { utcb, utcb_address: ROOT_UTCB, resume, ..Birth::new(pd, Kind::Thread, cpu) };
     let ec = need(Ref::create(pd, Ec::new(birth)).map_err(|(status, _)| status));
     let frame = ec.regs();
     (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
     ec
 }
 
-/// Writes the idle context into its page.
-fn make_idle(machine: &Machine, pd: Ref<Pd>) {
-    let nobody = Ec::new(Birth::new(pd, Kind::Thread));
+/// Writes the idle contexts into their pages.
+fn make_idle(pd: Ref<Pd>) {
+    let nobody = Ec::new(Birth::new(pd, Kind::Thread, need(cpu::find(0).ok_or(()))));
     set_nobody(need(Ref::create(pd, nobody).map_err(|(status, _)| status)));
-    let idle = Ec::new(Birth { resume: Resume::idle(), ..Birth::new(pd, Kind::Thread) });
-    idle.kernel_stack.set(machine.stack_top);
-    // SAFETY: the page was set aside for this.
-    unsafe { machine.idle.as_ptr().write(idle) };
+    for cpu in cpu::all() {
+        let birth = Birth { resume: Resume::idle(), ..Birth::new(pd, Kind::Thread, cpu) };
+        // SAFETY: the page was set aside for this.
+        unsafe { cpu.idle.as_ptr().write(Ec::new(birth)) };
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -281,7 +284,7 @@ fn write_hip(
     hip.magic = hip::MAGIC;
     hip.version = hip::VERSION;
     hip.tsc_hz = machine.tsc_hz;
-    hip.cpus = 1;
+    hip.cpus = u64::from(cpu::count());
     hip.interrupts = u64::from(machine.interrupts);
     hip.bundle_base = bundle_base;
     hip.bundle_len = info.ramdisk_len;

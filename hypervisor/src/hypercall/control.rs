@@ -5,7 +5,7 @@ use abi::hypercall::{EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
 use abi::vcpu::Groups;
 
 use super::{Args, Outcome, Values, fail};
-use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::cpu::{self, Cpu, enter};
 use crate::arch::{self, interrupts};
 use crate::object::ec::{Ec, State};
 use crate::object::pd::Pd;
@@ -13,6 +13,7 @@ use crate::object::pt::Pt;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
 use crate::object::{Ref, lookup};
+use crate::sched::errand::{self, Errand};
 use crate::sched::timeout::Owner;
 use crate::{ipc, sched};
 
@@ -25,7 +26,7 @@ pub extern "C" fn semaphore(
     _: u64,
     _: u64,
 ) -> *const Ec {
-    let ec = Ref::of(ec);
+    let (cpu, ec) = (enter(), Ref::of(ec));
     let operation = (word >> 8) as u8;
     let up = operation == SmOp::Up as u8;
     let need = if up { Perms::SM_UP } else { Perms::SM_DOWN };
@@ -34,10 +35,10 @@ pub extern "C" fn semaphore(
     };
     if up {
         if !sm.try_up() {
-            return wake(ec, sm);
+            return wake(cpu, ec, sm);
         }
     } else if operation != SmOp::Down as u8 || sm.interrupt.is_some() || !sm.try_down(false) {
-        return down(ec, sm, operation, deadline);
+        return down(cpu, ec, sm, operation, deadline);
     }
     ec.set_result(Status::Success);
     ec.as_ptr()
@@ -45,15 +46,15 @@ pub extern "C" fn semaphore(
 
 /// Somebody waits.
 #[inline(never)]
-fn wake(ec: Ref<Ec>, sm: Ref<Sm>) -> *const Ec {
+fn wake(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>) -> *const Ec {
     ec.set_result(Status::Success);
     sm.up();
-    sched::go_on(cpu(), ec).as_ptr()
+    sched::go_on(cpu, ec).as_ptr()
 }
 
 /// All but a simple down that succeeds.
 #[inline(never)]
-fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
+fn down(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     let all = operation == SmOp::DownAll as u8;
     if !all && operation != SmOp::Down as u8 {
         return fail(ec, Status::BadHypercall);
@@ -68,7 +69,6 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     if deadline != FOREVER && deadline <= arch::tsc() {
         return fail(ec, Status::Timeout);
     }
-    let cpu = cpu();
     ec.state.set(State::Blocked);
     sm.queue.push_back(ec);
     if deadline != FOREVER {
@@ -87,7 +87,7 @@ pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
         return Ok(Values(Status::Success, activity as u64, ec.event_count.get()));
     }
     if operation == EcOp::Move {
-        return if args.a2 == 0 { Ok(Values::NONE) } else { Err(Status::BadCpu) };
+        return move_to(caller, ec, args.a2);
     }
     if !ec.kind.is_vcpu() {
         return Err(Status::BadParam);
@@ -95,20 +95,45 @@ pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
     let groups = args.a2 & !Groups::DONE.0;
     match operation {
         EcOp::Recall | EcOp::Look | EcOp::Move => arch::recall(ec),
-        EcOp::Stop => return arch::vcpu::stop(ec).map(|()| Values::NONE),
-        EcOp::Go => arch::vcpu::go(cpu, ec),
-        _ if ec.state.get() != State::Stopped => return Err(Status::Busy),
-        EcOp::Read => arch::export_state(cpu, &ec, arch::mover(groups), groups, caller.utcb),
-        EcOp::Write => arch::import_state(cpu, &ec, groups, caller.utcb),
+        EcOp::Stop => arch::vcpu::stop(ec)?,
+        EcOp::Go => arch::vcpu::go(ec),
+        EcOp::Read => arch::vcpu::access(cpu, ec, false, groups, caller.utcb)?,
+        EcOp::Write => arch::vcpu::access(cpu, ec, true, groups, caller.utcb)?,
     }
     Ok(Values::NONE)
 }
 
+/// Binds a context to another CPU.
+fn move_to(caller: Ref<Ec>, ec: Ref<Ec>, number: u64) -> Outcome {
+    let to = cpu::find(number).ok_or(Status::BadCpu)?;
+    let payer = ec.sc.get().and_then(|sc| sc.header().payer.get());
+    if !ec.pd.may_use(to.number) || payer.is_some_and(|payer| !payer.may_use(to.number)) {
+        return Err(Status::BadCpu);
+    }
+    if matches!(ec.state.get(), State::Dead | State::Ending) {
+        return Err(Status::Aborted);
+    }
+    if ec.cpu.get() == to {
+        return Ok(Values::NONE);
+    }
+    if !errand::is_free(ec) {
+        return Err(Status::Busy);
+    }
+    if errand::is_held(ec) {
+        let busy = errand::leave(Errand::Move(ec, to));
+        // Who moves himself is there when this returns.
+        return if ec == caller { Ok(Values::NONE) } else { Err(busy) };
+    }
+    errand::relocate(ec, to);
+    Ok(Values::NONE)
+}
+
 /// Hypercall `CtrlSc`.
-pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+pub fn sc(caller: &Pd, args: Args) -> Outcome {
     let sc = lookup::<Sc>(caller, args.selector, Perms::SC_CTRL)?;
+    let cpu = sc.ec.cpu.get();
     let running = cpu.current_sc.get() == Some(sc);
-    let since = if running { arch::tsc().wrapping_sub(cpu.since.get()) } else { 0 };
+    let since = if running { arch::tsc().saturating_sub(cpu.since.get()) } else { 0 };
     Ok(Values(Status::Success, sc.consumed.get().wrapping_add(since), 0))
 }
 
@@ -124,10 +149,8 @@ pub fn interrupt(caller: &Pd, args: Args) -> Outcome {
     let sm = lookup::<Sm>(caller, args.selector, Perms::SM_BIND)?;
     let interrupt = sm.interrupt.ok_or(Status::BadParam)?;
     let mode = u8::try_from(args.a2).ok().filter(|mode| *mode < 4).ok_or(Status::BadParam)?;
-    if args.a3 != 0 {
-        return Err(Status::BadCpu);
-    }
-    interrupts::assign(interrupt, sm, IntMode(mode))?;
+    let cpu = cpu::find(args.a3).filter(|cpu| caller.may_use(cpu.number)).ok_or(Status::BadCpu)?;
+    interrupts::assign(interrupt, sm, IntMode(mode), &cpu)?;
     Ok(Values::NONE)
 }
 

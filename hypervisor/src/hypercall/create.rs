@@ -9,7 +9,7 @@ use abi::layout::{PAGE_SIZE, USER_TOP};
 use hypervisor_logic::sched::Budget;
 
 use super::{Args, Outcome, Values, selector};
-use crate::arch::cpu::Cpu;
+use crate::arch::cpu::{self, Cpu};
 use crate::arch::{self, Resume, Vcpu};
 use crate::mem::{phys, virt};
 use crate::object::ec::{Birth, Ec, Kind};
@@ -77,16 +77,14 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         2 => Kind::Vcpu(arch::vendor()),
         _ => return Err(Status::BadParam),
     };
-    let number = u32::from((args.a2 >> 8) as u16);
-    if number != cpu.number || !pd.may_use(number) {
-        return Err(Status::BadCpu);
-    }
+    let home = cpu::find(args.a2 >> 8 & 0xffff).filter(|home| pd.may_use(home.number));
+    let home = home.ok_or(Status::BadCpu)?;
     if !pd.has_objects() || pd.cr3.get() == 0 {
         return Err(Status::BadParam);
     }
     vacant(caller, args.a1)?;
     let events = (args.a2 >> 32) as Selector;
-    let mut birth = Birth { cpu: number, events, ..Birth::new(pd, kind) };
+    let mut birth = Birth { events, ..Birth::new(pd, kind, home) };
     if kind.is_vcpu() { vcpu(caller, &mut birth, args) } else { thread(&mut birth, args) }?;
     match Ref::create(pd, Ec::new(birth)) {
         Ok(ec) => {
@@ -178,14 +176,14 @@ pub fn sc(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     if ec.kind == Kind::Handler || ec.sc.get().is_some() {
         return Err(Status::Busy);
     }
-    if ec.cpu != cpu.number || !pd.may_use(ec.cpu) {
+    if !pd.may_use(ec.cpu.get().number) {
         return Err(Status::BadCpu);
     }
     let budget = Budget::new(args.a4, args.a5, arch::tsc());
     let sc = Ref::create(pd, Sc::new(ec, priority, budget)).map_err(|(status, _)| status)?;
     ec.sc.set(Some(sc));
     publish(cpu, caller, args.a1, sc)?;
-    sched::make_ready(cpu, sc);
+    sched::make_ready(sc);
     Ok(Values::NONE)
 }
 

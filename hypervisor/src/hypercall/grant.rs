@@ -12,7 +12,8 @@ use hypervisor_logic::paging::{Flush, MapError, Progress, Source};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
-use crate::arch::{self, Bitmap};
+use crate::arch::{self, Bitmap, shootdown};
+use crate::mem::pool;
 use crate::mem::tables::{ReadOnly, Tables};
 use crate::object::pd::{Pd, insert};
 use crate::object::space::{Space, Table};
@@ -25,7 +26,7 @@ const USER_PAGES: u64 = USER_TOP >> PAGE_SHIFT;
 const STEP: u64 = 64;
 
 /// Hypercall `Grant`.
-pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
+pub fn grant(caller: &Pd, args: Args) -> Outcome {
     let source = lookup::<Space>(caller, args.selector, Perms::SPACE_TAKE)?;
     let target = lookup::<Space>(caller, selector(args.a1)?, Perms::SPACE_GRANT)?;
     if target.is_ending() {
@@ -40,17 +41,16 @@ pub fn grant(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         }
         (Table::Port(source), Table::Port(target)) | (Table::Msr(source), Table::Msr(target)) => {
             // A number means the same everywhere.
-            permit(cpu, target, from, count, |number| {
+            permit(target, from, count, |number| {
                 (from == to && source.allows(number)).then_some(true)
             })
         }
-        _ => memory(cpu, &source, &target, [from, to, count], MemRights(args.a5 as u32)),
+        _ => memory(&source, &target, [from, to, count], MemRights(args.a5 as u32)),
     }
 }
 
 /// Allows ports or registers, or no longer, as `decide` says.
 fn permit(
-    cpu: &Cpu,
     target: &Bitmap,
     first: u64,
     count: u64,
@@ -63,7 +63,7 @@ fn permit(
             target.allow(number, yes);
         }
     }
-    arch::space::forget_ports(cpu);
+    arch::space::forget_ports();
     Ok(Values::progress(step, count))
 }
 
@@ -92,22 +92,15 @@ fn capabilities(
     Ok(Values::progress(step, count))
 }
 
-fn memory(
-    cpu: &Cpu,
-    source: &Space,
-    target: &Space,
-    range: [u64; 3],
-    rights: MemRights,
-) -> Outcome {
+fn memory(source: &Space, target: &Space, range: [u64; 3], rights: MemRights) -> Outcome {
     match &source.table {
-        Table::Physical(physical) => memory_from(cpu, *physical, target, range, rights),
-        Table::Host(host) => memory_from(cpu, host, target, range, rights),
+        Table::Physical(physical) => memory_from(*physical, target, range, rights),
+        Table::Host(host) => memory_from(host, target, range, rights),
         _ => Err(Status::BadParam),
     }
 }
 
 fn memory_from<S: Source>(
-    cpu: &Cpu,
     source: &S,
     target: &Space,
     [from, to, count]: [u64; 3],
@@ -126,16 +119,16 @@ fn memory_from<S: Source>(
         Table::Guest(table) => table.grant(source, account, [from, to, count], rights),
         _ => return Err(Status::BadParam),
     };
-    settle(cpu, target, done, count)
+    settle(target, done, count)
 }
 
 /// Flushes what has to be, and reports how far an operation came.
 #[inline(always)]
-fn settle(cpu: &Cpu, space: &Space, done: Progress, count: u64) -> Outcome {
-    if done.flush == Flush::Needed {
-        match space.table {
-            Table::Guest(_) => arch::flush_guest(cpu),
-            _ => arch::space::flush_host(),
+fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
+    if done.flush == Flush::Needed || pool::has_retired() {
+        match &space.table {
+            Table::Host(table) => shootdown::host(table.root),
+            _ => shootdown::guest(space),
         }
     }
     match done.error {
@@ -167,16 +160,14 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             }
             Ok(Values::progress(done, count))
         }
-        Table::Port(bitmap) | Table::Msr(bitmap) => {
-            permit(cpu, bitmap, first, count, |_| Some(false))
-        }
+        Table::Port(bitmap) | Table::Msr(bitmap) => permit(bitmap, first, count, |_| Some(false)),
         Table::Host(table) => {
             let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);
-            settle(cpu, &space, done, count)
+            settle(&space, done, count)
         }
         Table::Guest(table) => {
             let done = table.revoke(&space.pd.account, first, count, remove);
-            settle(cpu, &space, done, count)
+            settle(&space, done, count)
         }
         Table::Physical(_) => Err(Status::BadParam),
     }

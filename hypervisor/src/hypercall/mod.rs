@@ -10,8 +10,9 @@ pub use create::release;
 use abi::cap::Selector;
 use abi::hypercall::{Number, Status};
 
-use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::cpu::{Cpu, enter};
 use crate::ipc;
+use crate::mem::pool;
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sched;
@@ -74,6 +75,7 @@ pub static TABLE: [Entry; Number::Destroy as usize + 1] = {
 
 /// There is no hypercall with that number.
 pub extern "C" fn unknown(ec: &Ec) -> *const Ec {
+    enter();
     fail(Ref::of(ec), Status::BadHypercall)
 }
 
@@ -86,8 +88,7 @@ pub fn fail(ec: Ref<Ec>, status: Status) -> *const Ec {
 
 /// All that do not concern messages or semaphores.
 extern "C" fn other(ec: &Ec, a2: u64, word: u64, a1: u64, a3: u64, a4: u64) -> *const Ec {
-    let cpu = cpu();
-    let ec = Ref::of(ec);
+    let (cpu, ec) = (enter(), Ref::of(ec));
     let a5 = ec.regs().gpr.r10;
     let selector = (word >> 32) as Selector;
     let args = Args { flags: (word >> 8) as u8, selector, a1, a2, a3, a4, a5 };
@@ -103,10 +104,10 @@ fn perform(cpu: &Cpu, ec: Ref<Ec>, number: Option<Number>, args: Args) -> Outcom
         Number::CreateSc => create::sc(cpu, pd, args),
         Number::CreatePt => create::pt(cpu, pd, args),
         Number::CreateSm => create::sm(cpu, pd, args),
-        Number::Grant => grant::grant(cpu, pd, args),
+        Number::Grant => grant::grant(pd, args),
         Number::Revoke => grant::revoke(cpu, pd, args),
         Number::CtrlEc => control::ec(cpu, ec, args),
-        Number::CtrlSc => control::sc(cpu, pd, args),
+        Number::CtrlSc => control::sc(pd, args),
         Number::CtrlPt => control::pt(pd, args),
         Number::AssignInt => control::interrupt(pd, args),
         Number::CtrlPd => control::pd(ec.pd, args),
@@ -123,5 +124,7 @@ fn finish(cpu: &Cpu, ec: Ref<Ec>, outcome: Outcome) -> Ref<Ec> {
         Ok(Values(status, first, second)) => (status as u64, first, second),
         Err(status) => (status as u64, 0, 0),
     };
+    // Of what was made in vain: no processor knows of it.
+    pool::reclaim();
     sched::go_on(cpu, ec)
 }

@@ -1,9 +1,11 @@
 //! The page pool: blocks of one, two and four pages, out of memory that is mapped in the window.
 
 use hypervisor_logic::buddy::{Buddy, Memory};
+use hypervisor_logic::list::List;
 use spin::Mutex;
 
 use super::{PAGE, virt};
+use crate::arch::shootdown;
 
 static POOL: Mutex<Buddy> = Mutex::new(Buddy::new());
 
@@ -68,4 +70,34 @@ pub fn alloc_block(order: u32) -> Option<u64> {
 /// `pa` came from [`alloc_block`] with the same `order` and nothing refers to the block any more.
 pub unsafe fn free_block(pa: u64, order: u32) {
     POOL.lock().free(&mut Window, pa, order);
+}
+
+/// Table pages that a processor may still walk through.
+static RETIRED: Mutex<List<u64, 256>> = Mutex::new(List::new(0));
+
+/// Puts a page back as soon as no processor can walk through it any more.
+///
+/// # Safety
+/// As for [`free`], but for processors that remember it as a part of their tables.
+pub unsafe fn retire(pa: u64) {
+    if RETIRED.lock().push(pa).is_err() {
+        shootdown::everything();
+        // There is room now.
+        let _ = RETIRED.lock().push(pa);
+    }
+}
+
+/// Every processor has forgotten the pages that were retired.
+pub fn reclaim() {
+    let mut retired = RETIRED.lock();
+    for page in retired.iter() {
+        // SAFETY: by the word of whoever retired it.
+        unsafe { free(*page) };
+    }
+    retired.clear();
+}
+
+/// Whether pages wait to be put back.
+pub fn has_retired() -> bool {
+    !RETIRED.lock().is_empty()
 }

@@ -16,7 +16,7 @@ impl Frames for Tables<'_> {
 
     fn free(&mut self, page: u64) {
         // SAFETY: page-table code frees a table page once, after it has unlinked it.
-        unsafe { self.0.give_page(page) };
+        unsafe { self.0.retire_page(page) };
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ use abi::cap::{ObjectType, SELECTORS};
 use abi::hypercall::Status;
 use hypervisor_logic::frames::Frames;
 use hypervisor_logic::objects::{self, Cap};
+use hypervisor_logic::paging::PageTable;
 
 use super::ec::Ec;
 use super::pd::Pd;
@@ -18,11 +19,13 @@ use super::sm::Sm;
 use super::space::{Space, Table};
 use super::{Header, Ref};
 use crate::arch::cpu::Cpu;
-use crate::arch::{self, interrupts};
+use crate::arch::space::GuestTable;
+use crate::arch::{self, interrupts, shootdown};
 use crate::hypercall::release;
+use crate::mem::pool;
 use crate::mem::tables::{Kernel, ReadOnly, Tables};
-use crate::sched;
-use crate::{ipc, list};
+use crate::sched::errand::{self, Errand};
+use crate::{ipc, list, sched};
 
 /// How many links of one kind a step cuts.
 const LINKS: usize = 32;
@@ -95,7 +98,7 @@ fn quiet(cpu: &Cpu, object: Ref<Header>) -> bool {
     match object.ty {
         ObjectType::Pd => pd(as_ref(object)),
         ObjectType::Ec => return ec(cpu, as_ref(object)),
-        ObjectType::Sc => sc(cpu, as_ref(object)),
+        ObjectType::Sc => sc(as_ref(object)),
         ObjectType::Pt => Pt::orphan(as_ref(object)),
         ObjectType::Sm => return sm(as_ref(object)),
         ObjectType::Space => return space(cpu, as_ref(object)),
@@ -114,9 +117,9 @@ fn pd(pd: Ref<Pd>) {
 /// A context: its caller gets an error, its callee finishes what it does for nobody, and whoever waits looks again.
 fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     // Time that waits for it, or for whom it waits, has to decide anew.
-    cpu.reschedule.set(true);
+    sched::request(&ec.cpu.get());
     if let Some((end, _)) = sched::end_of_chain(ec) {
-        sched::unpark(cpu, end);
+        sched::unpark(end);
     }
     for _ in 0..LINKS {
         let (waiter, portal) = (ec.waiters.pop(), ec.portals.first());
@@ -127,6 +130,14 @@ fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
             Pt::orphan(portal);
         }
         if waiter.is_none() && portal.is_none() {
+            if !ec.cpu.get().is_here() {
+                // Nobody calls it any more. If it does not run, it never will.
+                if errand::is_held(ec) {
+                    errand::leave(Errand::End(ec));
+                    return false;
+                }
+                errand::stop_for_good(ec);
+            }
             // Its time goes with it, and not before: it may be the one that destroys itself.
             let ended = ec.sc.get().is_none_or(|sc| step(cpu, sc.header(), 0));
             if ended {
@@ -140,7 +151,8 @@ fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
 
 fn cut(cpu: &Cpu, ec: Ref<Ec>) {
     list::leave(ec);
-    cpu.timeouts.disarm(&ec.timeout);
+    errand::forget(ec);
+    ec.cpu.get().timeouts.disarm(&ec.timeout);
     if let Some(caller) = ec.caller.replace(None) {
         ipc::abort(caller);
     }
@@ -150,7 +162,7 @@ fn cut(cpu: &Cpu, ec: Ref<Ec>) {
         callee.caller.set(None);
     }
     if ec.kind.is_vcpu() {
-        arch::vcpu::end(cpu, ec);
+        arch::vcpu::unload(cpu, &ec);
     }
     release(&ec);
     if cpu.current.get() == ec {
@@ -159,8 +171,9 @@ fn cut(cpu: &Cpu, ec: Ref<Ec>) {
 }
 
 /// Time: off the CPU, and out of the list in which it waits.
-fn sc(cpu: &Cpu, sc: Ref<Sc>) {
-    cpu.reschedule.set(true);
+fn sc(sc: Ref<Sc>) {
+    let cpu = sc.ec.cpu.get();
+    sched::request(&cpu);
     if cpu.current_sc.get() == Some(sc) {
         cpu.current_sc.set(None);
     }
@@ -196,30 +209,35 @@ fn space(cpu: &Cpu, space: Ref<Space>) -> bool {
             cursor >= SELECTORS.into()
         }
         Table::Host(table) => {
+            shootdown::leave(table.root);
             arch::space::host(table.root).reclaim(&mut Tables(account), &mut cursor, ENTRIES)
         }
         Table::Guest(table) => table.reclaim(account, &mut cursor, ENTRIES),
         Table::Port(_) => {
-            arch::space::forget_ports(cpu);
+            arch::space::forget_ports();
             true
         }
         Table::Msr(_) | Table::Physical(_) => true,
     };
     space.cursor.set(cursor);
+    if matches!(space.table, Table::Guest(_)) && (done || pool::has_retired()) {
+        shootdown::guest(&space);
+    }
+    // No processor walks the tables of the others.
+    pool::reclaim();
     if done {
         // Its domain may have been given it when there were threads already, which end after it.
         space.pd.ports.set(space.pd.ports.get().filter(|ports| *ports != space));
         space.pd.host.set(space.pd.host.get().filter(|host| *host != space));
         match &space.table {
             // What was below the root is gone.
-            Table::Host(table) => Tables(account).free(table.root),
-            Table::Guest(table) => {
-                arch::flush_guest(cpu);
-                Tables(account).free(table.root);
+            Table::Host(PageTable { root, .. }) | Table::Guest(GuestTable { root, .. }) => {
+                Tables(account).free(*root);
             }
             // SAFETY: nothing uses the tables any more, and the space ends now.
             _ => unsafe { ptr::read(&raw const space.table).free(&space.pd) },
         }
+        pool::reclaim();
     }
     done
 }

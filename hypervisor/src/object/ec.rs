@@ -10,6 +10,7 @@ use super::pd::Pd;
 use super::pt::Pt;
 use super::sc::Sc;
 use super::{Header, Object, Ref};
+use crate::arch::cpu::Cpu;
 use crate::arch::{Resume, Vcpu, Vendor};
 use crate::list::{Linked, Links, List};
 use crate::sched::timeout::Timeout;
@@ -42,6 +43,8 @@ pub enum State {
     Blocked,
     /// A virtual CPU that was stopped, between two instructions.
     Stopped,
+    /// It will not run again, and somebody on another CPU is about to destroy it.
+    Ending,
     /// It will never run again.
     Dead,
 }
@@ -111,7 +114,7 @@ pub struct Ec {
     /// What it is.
     pub kind: Kind,
     /// The CPU it is bound to.
-    pub cpu: u32,
+    pub cpu: Local<Ref<Cpu>>,
     /// Unfinished business.
     pub retry: Local<Retry>,
     /// Its place in the queue of a semaphore, or among the waiters of a handler.
@@ -142,7 +145,7 @@ pub struct Birth {
     /// What it is.
     pub kind: Kind,
     /// Its CPU.
-    pub cpu: u32,
+    pub cpu: Ref<Cpu>,
     /// First selector of its event portals.
     pub events: Selector,
     /// Its message page, or null.
@@ -160,22 +163,11 @@ pub struct Birth {
 }
 
 impl Birth {
-    /// Of a context of `pd` that has nothing and never runs.
-    pub fn new(pd: Ref<Pd>, kind: Kind) -> Self {
+    /// Of a context of `pd` on `cpu` that has nothing and never runs.
+    pub fn new(pd: Ref<Pd>, kind: Kind, cpu: Ref<Cpu>) -> Self {
         let (utcb, resume) = (core::ptr::null_mut(), Resume::never());
         let (frame, vcpu) = (Frame::default(), Vcpu::none());
-        Self {
-            pd,
-            kind,
-            cpu: 0,
-            events: 0,
-            utcb,
-            utcb_address: 0,
-            resume,
-            entry_sp: 0,
-            frame,
-            vcpu,
-        }
+        Self { pd, kind, cpu, events: 0, utcb, utcb_address: 0, resume, entry_sp: 0, frame, vcpu }
     }
 }
 
@@ -186,7 +178,7 @@ impl Ec {
             header: Header::new(ObjectType::Ec),
             resume: Local::new(birth.resume),
             frame: Local::new(birth.frame),
-            kernel_stack: Local::new(0),
+            kernel_stack: Local::new(birth.cpu.stack_top),
             utcb: birth.utcb,
             utcb_address: birth.utcb_address,
             cr3: Local::new(birth.pd.cr3.get()),
@@ -199,7 +191,7 @@ impl Ec {
             events: birth.events,
             event_count: Local::new(0),
             kind: birth.kind,
-            cpu: birth.cpu,
+            cpu: Local::new(birth.cpu),
             retry: Local::new(Retry::None),
             wait: Links::new(),
             waiters: List::new(),
@@ -215,7 +207,7 @@ impl Ec {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub fn regs(&self) -> &mut Frame {
-        // SAFETY: `Local`: this CPU is in the kernel, so the context does not run, and the kernel is not re-entered.
+        // SAFETY: `Local`, and the context does not run: it is on this CPU, or another one has nothing of it.
         unsafe { &mut *self.frame.as_ptr() }
     }
 

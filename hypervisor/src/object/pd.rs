@@ -159,6 +159,16 @@ impl Account {
         self.quota().give(1);
     }
 
+    /// Returns a page of tables as soon as no processor can walk through it.
+    ///
+    /// # Safety
+    /// As for [`pool::retire`]; the page came from this account.
+    pub unsafe fn retire_page(&self, page: u64) {
+        // SAFETY: passed on to the caller.
+        unsafe { pool::retire(page) };
+        self.quota().give(1);
+    }
+
     /// `1 << order` zeroed pages in one piece, aligned to its size: their physical address. `order` is at most 2.
     pub fn take_block(&self, order: u32) -> Option<u64> {
         let pages = 1_u64.checked_shl(order)?;

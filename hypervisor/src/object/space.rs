@@ -21,6 +21,8 @@ pub struct Space {
     pub pd: Ref<Pd>,
     /// Domains whose threads run in it, and virtual CPUs that use it.
     pub users: Local<u32>,
+    /// Of a guest space: CPUs that may have translations of it, by their bits.
+    pub cpus: Local<u64>,
     /// How far its end has come.
     pub cursor: Local<u64>,
     /// The tables.
@@ -51,8 +53,8 @@ unsafe impl Object for Space {
 impl Space {
     /// A space around tables that exist.
     pub const fn new(pd: Ref<Pd>, table: Table) -> Self {
-        let (users, cursor) = (Local::new(0), Local::new(0));
-        Self { header: Header::new(ObjectType::Space), pd, users, cursor, table }
+        let (users, cpus, cursor) = (Local::new(0), Local::new(0), Local::new(0));
+        Self { header: Header::new(ObjectType::Space), pd, users, cpus, cursor, table }
     }
 
     /// An empty space of some kind, charged to `pd`.

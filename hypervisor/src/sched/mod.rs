@@ -5,6 +5,7 @@
 //! all the same, on the time of whoever needs it done (helping): so a low-priority caller in front cannot hold up a high-priority one
 //! behind it for longer than its own call takes.
 
+pub mod errand;
 pub mod ready;
 pub mod timeout;
 
@@ -13,7 +14,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::hypercall::Status;
 use hypervisor_logic::sched::BudgetState;
 
-use crate::arch::cpu::{Cpu, cpu};
+use crate::arch::cpu::Cpu;
 use crate::arch::{self, Resume};
 use crate::object::Ref;
 use crate::object::ec::{Ec, Retry, State};
@@ -45,30 +46,37 @@ pub fn least_budget() -> u64 {
 /// Makes a context that waited for a semaphore ready again; its hypercall returns `status`.
 #[inline(always)]
 pub fn wake(ec: Ref<Ec>, status: Status) {
-    let cpu = cpu();
     // The timer may now fire before anything is due, which does no harm.
-    cpu.timeouts.disarm(&ec.timeout);
+    ec.cpu.get().timeouts.disarm(&ec.timeout);
     ec.state.set(State::Ready);
     ec.set_result(status);
-    unpark(cpu, ec);
+    unpark(ec);
 }
 
 /// Makes whatever was parked on `ec` ready.
 #[inline(always)]
-pub fn unpark(cpu: &Cpu, ec: Ref<Ec>) {
+pub fn unpark(ec: Ref<Ec>) {
     while let Some(sc) = ec.parked.pop() {
-        make_ready(cpu, sc);
+        make_ready(sc);
     }
 }
 
-/// Puts a scheduling context into the ready queue, and asks for a new decision if it outranks the running one.
+/// Puts a scheduling context into the ready queue of its CPU, and asks for a new decision there if it outranks the running one.
 #[inline(always)]
-pub fn make_ready(cpu: &Cpu, sc: Ref<Sc>) {
+pub fn make_ready(sc: Ref<Sc>) {
+    let cpu = sc.ec.cpu.get();
     cpu.ready.push_back(sc);
     let outranks = cpu.current_sc.get().is_none_or(|current| sc.priority > current.priority);
     if outranks {
-        cpu.reschedule.set(true);
+        request(&cpu);
     }
+}
+
+/// A decision is due on `cpu`.
+#[inline(always)]
+pub fn request(cpu: &Cpu) {
+    cpu.reschedule.set(true);
+    cpu.kick();
 }
 
 /// The running context goes on, unless a decision is due.
@@ -151,6 +159,9 @@ pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
 fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
     loop {
         cpu.reschedule.set(false);
+        if let Some(errand) = cpu.errand.replace(None) {
+            errand::run(cpu, errand);
+        }
         let Some(sc) = cpu.ready.pop() else {
             cpu.current_sc.set(None);
             program_timer(cpu, u64::MAX);
@@ -177,7 +188,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
         };
         match ec.state.get() {
             State::Ready => {}
-            State::Blocked | State::Stopped | State::Idle => {
+            State::Blocked | State::Stopped | State::Idle | State::Ending => {
                 ec.parked.push_back(sc);
                 continue;
             }
@@ -237,7 +248,7 @@ pub fn tick(cpu: &Cpu) {
     for _ in 0..AT_ONCE {
         let Some(owner) = cpu.timeouts.expired(now) else { break };
         match owner {
-            Owner::Sc(sc) => make_ready(cpu, sc),
+            Owner::Sc(sc) => make_ready(sc),
             Owner::Ec(ec) if ec.state.get() == State::Blocked => {
                 list::leave(ec);
                 wake(ec, Status::Timeout);

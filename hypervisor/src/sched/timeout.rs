@@ -74,6 +74,13 @@ impl Timeouts {
         self.tree.disarm(Ref::of(timeout))
     }
 
+    /// Disarms `timeout`, and tells its deadline if it was armed.
+    pub fn take_out(&self, timeout: &Timeout) -> Option<u64> {
+        let deadline = timeout.links.armed();
+        self.disarm(timeout);
+        deadline
+    }
+
     /// Takes out the first one if its time has come.
     pub fn expired(&self, now: u64) -> Option<Owner> {
         self.tree.expired(now)?.owner.get()

@@ -19,18 +19,23 @@
 //! The GDT stands before the large hole because VM exits leave its limit at 0xffff (SDM 3C 28.5.2): a task that loads
 //! a selector beyond the end finds unmapped memory.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use hypervisor_logic::lock::Demand;
 use hypervisor_logic::tags::Tags;
 
 use super::gdt::{self, TaskState};
 use super::timer::Timer;
-use crate::mem::pool;
+use super::{interrupts, lapic, shootdown};
+use crate::mem::{pool, virt};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::object::sc::Sc;
 use crate::object::space::Space;
+use crate::sched::errand::Errand;
 use crate::sched::ready::ReadyQueue;
 use crate::sched::timeout::Timeouts;
-use crate::sync::Local;
+use crate::sync::{KERNEL, Local};
 
 /// Distance of two CPUs' blocks, and their alignment.
 const STRIDE: u64 = 0x2_0000;
@@ -88,9 +93,16 @@ pub struct Cpu {
     pub ready: ReadyQueue,
     /// What is due when.
     pub timeouts: Timeouts,
-    idle: Ref<Ec>,
+    /// What another CPU waits for it to forget.
+    pub demand: Demand,
+    /// What another CPU has asked of it.
+    pub errand: Local<Option<Errand>>,
+    /// The context that waits for interrupts.
+    pub idle: Ref<Ec>,
     /// Number of this CPU, from 0.
     pub number: u32,
+    /// Identifier of its local APIC.
+    pub apic: u32,
 }
 
 /// The fixed places of a CPU's block.
@@ -143,6 +155,34 @@ pub fn block() -> &'static Block {
     }
 }
 
+/// Enters the kernel: waits for its lock, and does meanwhile what the holder waits for.
+#[inline(always)]
+pub fn enter() -> &'static Cpu {
+    let cpu = cpu();
+    KERNEL.acquire(|| shootdown::meet(cpu));
+    cpu
+}
+
+/// How many CPUs have a block: those with a lower number.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// How many CPUs there are.
+pub fn count() -> u32 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// The CPU with that number.
+pub fn find(number: u64) -> Option<Ref<Cpu>> {
+    let number = u32::try_from(number).ok().filter(|number| *number < count())?;
+    // SAFETY: its block was filled, and stays.
+    Some(unsafe { Ref::from_address(address(number)) })
+}
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = Ref<Cpu>> {
+    (0..count()).filter_map(|number| find(number.into()))
+}
+
 /// Address of the block of CPU `number`.
 const fn address(number: u32) -> u64 {
     BLOCKS + number as u64 * STRIDE
@@ -157,27 +197,47 @@ impl Cpu {
         unsafe { &mut *self.tags.as_ptr() }
     }
 
-    /// The context that waits for interrupts.
+    /// Its block.
+    pub fn block(&self) -> &Block {
+        // SAFETY: every `Cpu` is the beginning of a block.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// Whether it is the one that executes this.
+    #[inline(always)]
+    pub fn is_here(&self) -> bool {
+        core::ptr::eq(self, cpu())
+    }
+
+    /// Makes it enter the kernel, if it is another one.
+    pub fn kick(&self) {
+        if !self.is_here() {
+            lapic::send(self.apic, lapic::FIXED | u32::from(interrupts::KICK));
+        }
+    }
+
+    /// Nobody runs but the context that waits for interrupts.
     pub fn idle(&self) -> Ref<Ec> {
         self.current.set(self.idle);
         self.idle
     }
 }
 
-/// Maps and fills the block of a CPU: its kernel stack's top. `idle` is its idle context, `map` maps one page of kernel memory.
-/// `None`: too little memory.
+/// Maps and fills the block of the next CPU, whose local APIC is `apic`. `map` maps one page of kernel memory. `None`: too little
+/// memory. Its idle context has to be written before it runs.
 pub fn install(
-    number: u32,
-    idle: Ref<Ec>,
+    apic: u32,
     timer: Timer,
     cr3: u64,
     mut map: impl FnMut(u64, u64) -> Option<()>,
-) -> Option<u64> {
+) -> Option<Ref<Cpu>> {
+    let number = count();
     let base = address(number);
     for offset in PAGES {
         map(base + offset, pool::alloc()?)?;
     }
-    idle.kernel_stack.set(base + STACK_TOP);
+    // SAFETY: a page of its own, for a context that stays.
+    let idle = unsafe { Ref::from_address(virt(pool::alloc()?) as u64) };
     let host_state = pool::alloc()?;
     let block = base as *mut Block;
     // SAFETY: the pages were just mapped, and nobody else knows of them. The holes between the fields are not written.
@@ -203,8 +263,11 @@ pub fn install(
             stack_top: base + STACK_TOP,
             ready: ReadyQueue::new(),
             timeouts: Timeouts::new(),
+            demand: Demand::new(),
+            errand: Local::new(None),
             idle,
             number,
+            apic,
         });
         (&raw mut (*block).tss).write(TaskState::new(
             base + STACK_TOP,
@@ -213,7 +276,13 @@ pub fn install(
         ));
         (&raw mut (*block).gdt).write(gdt::descriptors((&raw const (*block).tss) as u64));
     }
-    Some(base + STACK_TOP)
+    // SAFETY: it was just filled, and stays.
+    Some(unsafe { Ref::from_address(base) })
+}
+
+/// The CPU whose block was installed last runs from now on.
+pub fn announce(cpu: &Cpu) {
+    COUNT.store(cpu.number + 1, Ordering::Relaxed);
 }
 
 const _: () = assert!(size_of::<Block>() == 0x1_0000);

@@ -1,7 +1,9 @@
 //! The ways into and out of the kernel.
 //!
-//! Every entry calls a Rust function, which returns the context to go on with; that context's `resume`
-//! field holds the address of its exit path. There is one kernel stack for each CPU, and it is empty at every entry.
+//! Every entry calls a Rust function, which takes the kernel's lock and returns the context to go on with; that context's `resume`
+//! field holds the address of its exit path, which gives the lock back. There is one kernel stack for each CPU, and it is empty at
+//! every entry. What an entry saves before it has the lock, and an exit loads without it, is in the context that runs on this CPU: another
+//! CPU changes nothing of it.
 //!
 //! | entry | from | saves | calls |
 //! |---|---|---|---|
@@ -16,6 +18,8 @@
 
 use core::arch::global_asm;
 use core::mem::offset_of;
+
+use hypervisor_logic::lock::TicketLock;
 
 use super::cpu::{Cpu, STACK_TOP};
 use super::vcpu::Vcpu;
@@ -87,6 +91,11 @@ pub fn open_to_interrupts() {
 /// Whether an interrupt came where [`open_to_interrupts`] lets it in.
 pub fn is_open(rip: u64) -> bool {
     rip == address!(interrupts_taken) || rip == address!(interrupts_soon)
+}
+
+/// Whether it came where a CPU waits for one, without the lock.
+pub fn is_idle(rip: u64) -> bool {
+    rip == address!(idle_halt) || rip == address!(idle_woken)
 }
 
 /// Where to go on instead of at `rip`, if that is the instruction which relies on the STI before it.
@@ -163,6 +172,10 @@ global_asm!(
     ".macro pop_upper",
     "each pop, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15",
     ".endm",
+    // Gives the lock of the kernel back: what is left to do concerns this CPU alone.
+    ".macro leave_kernel",
+    "inc dword ptr [{kernel} + {serving}]",
+    ".endm",
     ".macro pop_registers",
     "each pop, rax, rcx, rdx, rbx",
     "lea rsp, [rsp + 8]",
@@ -229,6 +242,7 @@ global_asm!(
     "mov rdi, [rax + {rdi}]",
     "mov rsi, [rax + {rsi}]",
     "mov rax, [rax + {rax}]",
+    "leave_kernel",
     "each clear, ebx, ebp, r8d, r9d, r10d, r12d, r13d, r14d, r15d",
     ".endm",
     "mov rdx, [rax + {rip}]",
@@ -255,6 +269,7 @@ global_asm!(
     // ---- ring 0 to ring 3, all registers ------------------------------------------------------------------------------
     ".balign 16",
     "resume_frame:",
+    "leave_kernel",
     "lea rsp, [rax + {gpr}]",
     "2:",
     "pop_registers",
@@ -314,6 +329,7 @@ global_asm!(
 
     // ---- ring 0 to guest ------------------------------------------------------------------------------------------------
     ".macro enter_guest instruction",
+    "leave_kernel",
     "lea rsp, [rax + {gpr}]",
     "pop_registers",
     "\\instruction",
@@ -335,6 +351,7 @@ global_asm!(
     // interrupts leave the guest (APM 2 15.21.1), and VMRUN sets the global flag.
     ".balign 64",
     "resume_svm:",
+    "leave_kernel",
     "clgi",
     "sti",
     "lea rsp, [rax + {gpr} + 8]",
@@ -363,9 +380,12 @@ global_asm!(
     ".balign 16",
     "resume_idle:",
     "mov rsp, [rax + {kernel_stack}]",
+    "leave_kernel",
     "3:",
     "sti",
+    "idle_halt:",
     "hlt",
+    "idle_woken:",
     "cli",
     "jmp 3b",
 
@@ -383,6 +403,8 @@ global_asm!(
     "resume_never:",
     "ud2",
 
+    kernel = sym crate::sync::KERNEL,
+    serving = const TicketLock::SERVING,
     top = const STACK_TOP,
     current = const offset_of!(Cpu, current),
     rip = const offset_of!(Ec, frame) + offset_of!(Frame, rip),

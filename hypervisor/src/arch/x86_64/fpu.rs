@@ -76,8 +76,9 @@ pub fn init_area(area: u64) {
     }
 }
 
-/// Moves the registers' content to `from`, which had `XCR0` in force, and loads `to` with its XCR0. CR0.TS is set before and after.
-pub fn switch(from: Option<u64>, to: u64, to_xcr0: u64) {
+/// Moves the registers' content to one area, and loads another with its XCR0: each is an address and what XCR0 holds with it. CR0.TS is
+/// set before and after.
+pub fn switch(from: Option<(u64, u64)>, to: Option<(u64, u64)>) {
     let all = XCR0.load(Ordering::Relaxed);
     let (low, high) = (all as u32, (all >> 32) as u32);
     // SAFETY: the areas are pages of live virtual CPUs, 64-byte aligned and large enough for every supported component; all
@@ -85,13 +86,14 @@ pub fn switch(from: Option<u64>, to: u64, to_xcr0: u64) {
     unsafe {
         core::arch::asm!("clts", options(nomem, nostack, preserves_flags));
         set_xcr0(all);
-        if let Some(from) = from {
+        if let Some((from, _)) = from {
             if all != 0 {
                 core::arch::asm!("xsave64 [{}]", in(reg) virt(from), in("eax") low, in("edx") high, options(nostack, preserves_flags));
             } else {
                 core::arch::asm!("fxsave64 [{}]", in(reg) virt(from), options(nostack, preserves_flags));
             }
         }
+        let Some((to, xcr0)) = to else { return set_task_switched() };
         if super::vendor() == super::Vendor::Svm {
             // AMD's processors restore the last instruction, data and opcode pointers only if an exception is pending (APM 2 11.4.4):
             // those of the old one would show. These are nobody's.
@@ -102,7 +104,7 @@ pub fn switch(from: Option<u64>, to: u64, to_xcr0: u64) {
         } else {
             core::arch::asm!("fxrstor64 [{}]", in(reg) virt(to), options(nostack, preserves_flags));
         }
-        set_xcr0(to_xcr0);
+        set_xcr0(xcr0);
         set_task_switched();
     }
 }

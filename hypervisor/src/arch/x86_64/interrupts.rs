@@ -13,6 +13,8 @@ use crate::sched;
 const FIRST: u8 = 0x30;
 /// Interrupts that are supported.
 pub const MAX: u32 = 0xc0;
+/// Vector with which another CPU makes this one enter the kernel.
+pub const KICK: u8 = 0xfd;
 /// Vector of the local APIC's spurious interrupt.
 const SPURIOUS: u8 = 0xff;
 
@@ -25,8 +27,10 @@ struct Line {
 
 static LINES: Mutex<[Option<Line>; MAX as usize]> = Mutex::new([None; MAX as usize]);
 
-/// Binds an interrupt to its semaphore and lets it through.
-pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode) -> Result<(), Status> {
+/// Binds an interrupt to its semaphore and lets it through, to `cpu`.
+pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode, cpu: &Cpu) -> Result<(), Status> {
+    // An I/O APIC has eight bits for it, of which all ones mean everybody.
+    let apic = u8::try_from(cpu.apic).ok().filter(|apic| *apic != u8::MAX).ok_or(Status::BadCpu)?;
     let level = mode.0 & IntMode::LEVEL.0 != 0;
     let low = mode.0 & IntMode::ACTIVE_LOW.0 != 0;
     let vector =
@@ -36,7 +40,7 @@ pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode) -> Result<(), Status> 
         let line = lines.get_mut(interrupt as usize).ok_or(Status::BadParam)?;
         *line = Some(Line { sm, level, waiting: false });
     }
-    if ioapic::route(interrupt, vector, lapic::id(), level, low) {
+    if ioapic::route(interrupt, vector, apic.into(), level, low) {
         Ok(())
     } else {
         Err(Status::BadParam)
@@ -71,6 +75,11 @@ pub fn handle(cpu: &Cpu, vector: u8) {
             cpu.timer.fired();
             lapic::eoi();
             sched::tick(cpu);
+        }
+        KICK => {
+            lapic::eoi();
+            // It has something for this CPU to do, or to look at.
+            cpu.reschedule.set(true);
         }
         // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
         SPURIOUS => cpu.spurious.set(cpu.spurious.get().wrapping_add(1)),

@@ -28,6 +28,9 @@ pub const CURRENT_COUNT: Register = Register(0x390);
 pub const DIVIDE: Register = Register(0x3e0);
 /// Task priority.
 pub const TPR: Register = Register(0x80);
+/// Interrupt command, and its upper half in xAPIC mode.
+const ICR: Register = Register(0x300);
+const ICR_HIGH: Register = Register(0x310);
 /// Identifier.
 pub const ID: Register = Register(0x20);
 
@@ -41,20 +44,24 @@ pub fn physical_base() -> u64 {
     base & 0x000f_ffff_ffff_f000
 }
 
-/// Turns the local APIC on. `x2apic`: the processor has that mode; else `mmio` is where its registers are mapped.
-pub fn enable(x2apic: bool, mmio: u64) {
+/// Remembers how local APICs are reached. `x2apic`: the processor has that mode; else `mmio` is where the registers are mapped.
+pub fn init(x2apic: bool, mmio: u64) {
+    X2APIC.store(x2apic, Ordering::Relaxed);
+    MMIO.store(mmio, Ordering::Relaxed);
+}
+
+/// Turns the local APIC of this CPU on.
+pub fn enable() {
     const GLOBAL: u64 = 1 << 11;
     const EXTENDED: u64 = 1 << 10;
     // SAFETY: the local APIC belongs to the kernel; the transitions are those of SDM 3A 11.12.5.
     unsafe {
         let base = msr::APIC_BASE.read();
         msr::APIC_BASE.write(base | GLOBAL);
-        if x2apic {
+        if X2APIC.load(Ordering::Relaxed) {
             msr::APIC_BASE.write(base | GLOBAL | EXTENDED);
         }
     }
-    X2APIC.store(x2apic, Ordering::Relaxed);
-    MMIO.store(mmio, Ordering::Relaxed);
     write(TPR, 0);
     write(LVT_LINT0, 1 << 16);
     write(LVT_LINT1, 4 << 8);
@@ -103,6 +110,32 @@ pub fn write(register: Register, value: u32) {
 #[inline]
 pub fn eoi() {
     write(EOI, 0);
+}
+
+/// An interrupt command (SDM 3A 11.6.1): a fixed interrupt.
+pub const FIXED: u32 = 0x4000;
+/// INIT.
+pub const INIT: u32 = 0x4500;
+/// Start-up, at the page in bits 0-7.
+pub const STARTUP: u32 = 0x4600;
+
+/// Sends `command` to the CPU with that identifier. What this CPU has written before is seen by then.
+pub fn send(apic: u32, command: u32) {
+    const PENDING: u32 = 1 << 12;
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: x2APIC mode is on; only the kernel sends, and only what other CPUs expect. Writing such a register is no fence
+        // (SDM 3A 11.12.3).
+        unsafe {
+            core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+            Msr(msr::X2APIC.0 + (ICR.0 >> 4)).write(u64::from(apic) << 32 | u64::from(command));
+        }
+    } else {
+        while read(ICR) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
+        write(ICR_HIGH, apic << 24);
+        write(ICR, command);
+    }
 }
 
 /// Makes the local APIC tell the processor once more of the interrupts that it holds.

@@ -14,6 +14,7 @@ pub mod kernel_map;
 pub mod lapic;
 pub mod msr;
 pub mod port;
+pub mod shootdown;
 pub mod space;
 pub mod state;
 pub mod svm;

@@ -12,6 +12,7 @@ use hypervisor_logic::paging::{
 
 use super::cpu::{self, Cpu};
 use super::gdt::{IO_MAP_NONE, IO_MAP_USED};
+use super::shootdown;
 use super::vendor::{Vendor, vendor};
 use crate::mem::tables::{Kernel, Tables};
 use crate::object::Ref;
@@ -147,7 +148,7 @@ pub fn map_vacant(
 pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
     // Taking a 4 KiB leaf away needs no memory.
     let _ = host(table.root).protect(&mut Tables(account), va, 1, MemRights::RWX.union(PINNED));
-    flush_host();
+    shootdown::host(table.root);
 }
 
 /// Maps a page of the kernel for user space: its holder can neither grant nor revoke it.
@@ -174,6 +175,16 @@ pub fn flush_host() {
     unsafe { Cr3::write(frame, flags) };
 }
 
+/// Loads a page-table root.
+#[inline(always)]
+pub fn load_root(cpu: &Cpu, root: u64) {
+    cpu.cr3.set(root);
+    // SAFETY: the root table of a live domain or the kernel's own, with the kernel's half in it.
+    unsafe {
+        core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags));
+    }
+}
+
 /// Loads the host space and the ports of a thread.
 #[inline(always)]
 pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
@@ -181,11 +192,7 @@ pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     if root == cpu.cr3.get() {
         return ec;
     }
-    cpu.cr3.set(root);
-    // SAFETY: the root table of a live domain, with the kernel's half in it.
-    unsafe {
-        core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags));
-    }
+    load_root(cpu, root);
     if ec.pd.ports.get().is_some() || cpu.ports_open.get() { open_ports(cpu, ec) } else { ec }
 }
 
@@ -219,9 +226,14 @@ pub fn load_ports(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     true
 }
 
-/// A port space changed: whoever has it loaded must load it again.
-pub fn forget_ports(cpu: &Cpu) {
-    cpu.ports.set(None);
-    cpu.ports_open.set(false);
-    cpu::block().set_io_map(IO_MAP_NONE);
+/// A port space changed: whoever has it loaded must load it again. The processor reads the offset of the bitmap at each access.
+pub fn forget_ports() {
+    for cpu in cpu::all() {
+        cpu.ports.set(None);
+        cpu.ports_open.set(false);
+        cpu.block().set_io_map(IO_MAP_NONE);
+    }
+    // No CPU may use the old one once this has returned.
+    // SAFETY: orders memory accesses, no more.
+    unsafe { core::arch::x86_64::_mm_mfence() };
 }

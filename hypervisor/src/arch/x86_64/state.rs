@@ -61,14 +61,14 @@ pub fn export(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
 }
 
 /// Writes it, of a virtual CPU that is loaded.
-pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     if wants(Groups::CONTROL) {
         ec.vcpu.exceptions.set(state.exceptions & !KEPT);
         ec.vcpu.masks.set([state.cr0_mask, state.cr4_mask]);
     }
     if wants(Groups::DEADLINE) {
-        set_deadline(cpu, Ref::of(ec), state.deadline);
+        set_deadline(Ref::of(ec), state.deadline);
     }
     if wants(Groups::DR) {
         set_breakpoints(ec, state.dr);

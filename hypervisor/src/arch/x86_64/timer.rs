@@ -95,22 +95,30 @@ fn now() -> (u64, u32) {
 }
 
 impl Timer {
-    /// The timer of this CPU.
+    /// The timer of a CPU.
     pub fn new(has_deadline: bool, calibration: &Calibration) -> Self {
+        let ratio = (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
         let kind = if has_deadline {
-            const DEADLINE_MODE: u32 = 2 << 17;
-            lapic::write(lapic::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
-            // The mode must be in force before the first deadline (SDM 3A 11.5.4.1).
-            // SAFETY: orders memory accesses, no more.
-            unsafe { core::arch::x86_64::_mm_mfence() };
             Kind::Deadline
         } else {
-            lapic::write(lapic::LVT_TIMER, u32::from(VECTOR));
-            let ratio =
-                (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
             Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
         };
         Self { kind, deadline: Local::new(u64::MAX), due: Local::new(u64::MAX) }
+    }
+
+    /// Turns it on, on its CPU.
+    pub fn enable(&self) {
+        const DEADLINE_MODE: u32 = 2 << 17;
+        lapic::write(lapic::DIVIDE, 0b1011);
+        match self.kind {
+            Kind::Deadline => {
+                lapic::write(lapic::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
+                // The mode must be in force before the first deadline (SDM 3A 11.5.4.1).
+                // SAFETY: orders memory accesses, no more.
+                unsafe { core::arch::x86_64::_mm_mfence() };
+            }
+            Kind::OneShot { .. } => lapic::write(lapic::LVT_TIMER, u32::from(VECTOR)),
+        }
     }
 
     /// Interrupts at `deadline` at the latest, at once if it has passed. If it is already set for an earlier time it stays so:

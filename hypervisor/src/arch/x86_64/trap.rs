@@ -2,7 +2,7 @@
 
 use abi::fault::Gprs;
 
-use super::cpu::{Cpu, block, cpu};
+use super::cpu::{Cpu, block, cpu, enter};
 use super::entry::Resume;
 use super::{entry, interrupts, space};
 use crate::object::Ref;
@@ -44,6 +44,7 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     if frame.cs & 3 == 0 {
         return in_kernel(cpu, frame);
     }
+    let cpu = enter();
     let ec = cpu.current.get();
     *ec.regs() = *frame;
     ec.resume.set(Resume::frame());
@@ -63,9 +64,9 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
 
 /// Ring 0 was interrupted: it waited for that or was open to it, or it has a bug.
 fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
-    let idle = cpu.current_sc.get().is_none();
     match frame.vector {
-        INTERRUPTS.. if idle => {
+        INTERRUPTS.. if entry::is_idle(frame.rip) => {
+            let cpu = enter();
             interrupts::handle(cpu, frame.vector as u8);
             sched::dispatch(cpu).as_ptr()
         }

@@ -15,6 +15,7 @@ use crate::object::Ref;
 use crate::object::ec::{Ec, Kind, Retry, State};
 use crate::object::pd::Pd;
 use crate::object::space::Space;
+use crate::sched::errand::{self, Errand, is_held_elsewhere};
 use crate::sched::timeout::Owner;
 use crate::sched::{self, Next};
 use crate::sync::Local;
@@ -108,7 +109,6 @@ impl Vcpu {
 /// Prepares a new virtual CPU: everything but the guest state, which the VMM sets at its startup.
 pub fn init(ec: Ref<Ec>) {
     let [Some(guest), _, ports] = &ec.vcpu.spaces else { return };
-    ec.kernel_stack.set(super::cpu::cpu().stack_top);
     ec.retry.set(Retry::Event(ec.events.wrapping_add(Exit::Startup as u32)));
     match ec.kind {
         Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, guest, ports.as_deref()),
@@ -116,14 +116,18 @@ pub fn init(ec: Ref<Ec>) {
     }
 }
 
-/// A virtual CPU that ends is not loaded any more: its registers are nobody's.
-pub fn end(cpu: &Cpu, ec: Ref<Ec>) {
-    if cpu.vcpu.get() == Some(ec) {
-        cpu.vcpu.set(None);
+/// Whether registers of a virtual CPU, or its control structure, are in the processor of `cpu`.
+pub fn is_loaded(cpu: &Cpu, ec: &Ec) -> bool {
+    cpu.vcpu.get() == Some(Ref::of(ec)) || ec.vcpu.vmx.is_active()
+}
+
+/// Puts all of a virtual CPU that is in this CPU into memory, so that another CPU can load it or the memory become something else.
+pub fn unload(cpu: &Cpu, ec: &Ec) {
+    if cpu.vcpu.get() == Some(Ref::of(ec)) {
+        swap(cpu, None);
     }
-    if matches!(ec.kind, Kind::Vcpu(Vendor::Vmx)) {
-        vmx::vcpu::end(&ec);
-    }
+    ec.vcpu.vmx.put_down(ec);
+    ec.vcpu.svm.forget_tag();
 }
 
 /// Makes `ec` the virtual CPU that is loaded, and decides whether it enters its guest or has to report first.
@@ -178,24 +182,34 @@ pub fn go_on(cpu: &Cpu, ec: Ref<Ec>) -> Next {
 #[inline(always)]
 pub fn ensure_loaded(cpu: &Cpu, ec: &Ec) {
     if cpu.vcpu.get() != Some(Ref::of(ec)) {
-        swap(cpu, Ref::of(ec));
+        swap(cpu, Some(Ref::of(ec)));
     }
 }
 
-/// Takes the registers away from the virtual CPU that has them and gives them to `ec`.
+/// Takes the registers away from the virtual CPU that has them and gives them to `new`, if there is one.
 #[cold]
-fn swap(cpu: &Cpu, ec: Ref<Ec>) {
-    let old = cpu.vcpu.replace(Some(ec));
-    match ec.kind {
-        Kind::Vcpu(Vendor::Svm) => svm::vcpu::swap(old, &ec),
-        _ => vmx::vcpu::swap(cpu, old, &ec),
-    }
+fn swap(cpu: &Cpu, new: Option<Ref<Ec>>) {
+    let old = cpu.vcpu.replace(new);
     if let Some(old) = old {
+        match old.kind {
+            Kind::Vcpu(Vendor::Svm) => svm::vcpu::save(&old),
+            _ => vmx::vcpu::save(&old),
+        }
         old.vcpu.breakpoints.set(save_breakpoints());
         old.vcpu.xcr0.set(fpu::xcr0());
     }
-    load_breakpoints(&ec.vcpu.breakpoints.get());
-    fpu::switch(old.map(|old| old.vcpu.fpu), ec.vcpu.fpu, ec.vcpu.xcr0.get());
+    if let Some(new) = new {
+        if let Some(guest) = &new.vcpu.spaces[0] {
+            guest.cpus.set(guest.cpus.get() | 1 << cpu.number);
+        }
+        match new.kind {
+            Kind::Vcpu(Vendor::Svm) => svm::vcpu::load(&new),
+            _ => vmx::vcpu::load(cpu, &new),
+        }
+        load_breakpoints(&new.vcpu.breakpoints.get());
+    }
+    let area = |ec: Ref<Ec>| (ec.vcpu.fpu, ec.vcpu.xcr0.get());
+    fpu::switch(old.map(area), new.map(area));
 }
 
 /// Fills the UTCB of a handler with what its portal asks for.
@@ -223,7 +237,7 @@ pub fn import_state(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) {
     // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
     let state = unsafe { &*utcb.cast::<VcpuState>() };
     match ec.kind {
-        Kind::Vcpu(Vendor::Svm) => svm::import::import(cpu, ec, mask, state),
+        Kind::Vcpu(Vendor::Svm) => svm::import::import(ec, mask, state),
         _ => vmx::import::import(cpu, ec, mask, state),
     }
 }
@@ -243,16 +257,21 @@ pub fn complete_late(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     matches!(ec.kind, Kind::Vcpu(Vendor::Svm)) && svm::instruction::complete(cpu, ec, mask, utcb)
 }
 
-/// Makes a virtual CPU leave its guest. It is bound to this CPU, which is in the kernel, so it is not in its guest now.
+/// Makes a virtual CPU leave its guest. On this CPU it is not in it now.
 pub fn recall(ec: Ref<Ec>) {
     ec.vcpu.recalled.set(true);
     ec.vcpu.attention.set(true);
+    let cpu = ec.cpu.get();
+    if cpu.current.get() == ec {
+        cpu.kick();
+    }
 }
 
-/// Stops a virtual CPU, now or as soon as its exit is answered. It is bound to this CPU, so it is not in its guest now.
+/// Stops a virtual CPU, now or as soon as its exit is answered. If another CPU has it, that has to let go of it first.
 pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
     match ec.state.get() {
-        State::Dead => return Err(Status::Aborted),
+        State::Dead | State::Ending => return Err(Status::Aborted),
+        _ if is_held_elsewhere(ec) => return Err(errand::leave(Errand::Stop(ec))),
         _ if ec.callee.get().is_none() => ec.state.set(State::Stopped),
         _ => {
             ec.vcpu.stopping.set(true);
@@ -264,12 +283,37 @@ pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
 }
 
 /// Lets a virtual CPU go on.
-pub fn go(cpu: &Cpu, ec: Ref<Ec>) {
+pub fn go(ec: Ref<Ec>) {
     ec.vcpu.stopping.set(false);
     if ec.state.get() == State::Stopped {
         ec.state.set(State::Ready);
-        sched::unpark(cpu, ec);
+        sched::unpark(ec);
     }
+}
+
+/// Reads groups of the state of a virtual CPU that stands still, or writes them, for the thread whose message page they are in.
+pub fn access(
+    cpu: &Cpu,
+    ec: Ref<Ec>,
+    write: bool,
+    groups: u64,
+    utcb: *mut Utcb,
+) -> Result<(), Status> {
+    if ec.state.get() != State::Stopped {
+        return Err(Status::Busy);
+    }
+    if is_held_elsewhere(ec) {
+        return Err(errand::leave(Errand::Stop(ec)));
+    }
+    if write {
+        import_state(cpu, &ec, groups, utcb);
+    } else {
+        export_state(cpu, &ec, mover(groups), groups, utcb);
+    }
+    if !ec.cpu.get().is_here() {
+        unload(cpu, &ec);
+    }
+    Ok(())
 }
 
 /// The deadline of a virtual CPU has passed, and is used up.
@@ -279,11 +323,12 @@ pub fn deadline_passed(ec: Ref<Ec>) {
 }
 
 /// Sets the deadline of a virtual CPU.
-pub fn set_deadline(cpu: &Cpu, ec: Ref<Ec>, deadline: u64) {
+pub fn set_deadline(ec: Ref<Ec>, deadline: u64) {
+    let cpu = ec.cpu.get();
     if ec.vcpu.deadline.replace(deadline) != deadline
         && cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline)
     {
-        sched::refresh_timer(cpu);
+        if cpu.is_here() { sched::refresh_timer(&cpu) } else { sched::request(&cpu) }
     }
 }
 

@@ -50,6 +50,11 @@ impl<N> Links<N> {
         }
     }
 
+    /// Its deadline, if it is in a tree.
+    pub fn armed(&self) -> Option<u64> {
+        self.is_armed().then_some(self.deadline.get())
+    }
+
     /// Whether it is in a tree.
     #[inline]
     pub(crate) fn is_armed(&self) -> bool {

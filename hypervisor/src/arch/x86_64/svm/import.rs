@@ -7,17 +7,16 @@ use hypervisor_logic::svm::state::{attributes_to_vmcb, privilege_level};
 use super::instruction::{finish_instruction, next_instruction};
 use super::vmcb::Vmcb;
 use super::{EFER_SVME, event, nmi, vcpu};
-use crate::arch::cpu::Cpu;
 use crate::arch::state::{copy_registers, dr6, import as import_kept, system_call};
 use crate::arch::vcpu::ANY;
 use crate::object::ec::Ec;
 
 /// Writes the groups of `mask`, of a virtual CPU that is loaded.
-pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
+pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     let vmcb = Vmcb::of(ec);
     copy_registers::<ANY>(mask, &state.gpr, &mut ec.regs().gpr);
-    import_kept(cpu, ec, mask, state);
+    import_kept(ec, mask, state);
     if wants(Groups::ACDB) {
         vmcb.write(f::GUEST_RAX, state.gpr.rax);
     }
@@ -51,7 +50,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         let old = [f::GUEST_CR0, f::GUEST_CR3, f::GUEST_CR4].map(|register| vmcb.read(register));
         if old != [state.cr0, state.cr3, state.cr4] {
             // What MOV to a control register flushes, this flushes as well.
-            vcpu::forget_translations(ec);
+            ec.vcpu.svm.forget_tag();
         }
         vmcb.write(f::GUEST_CR0, state.cr0);
         vmcb.write(f::GUEST_CR3, state.cr3);

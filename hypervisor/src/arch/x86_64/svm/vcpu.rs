@@ -46,6 +46,11 @@ impl Own {
             soft_event: Local::new(None),
         }
     }
+
+    /// What is cached of its guest is out of date, or on another CPU.
+    pub fn forget_tag(&self) {
+        self.tag.set(Assigned::NONE);
+    }
 }
 
 /// What exits whatever the VMM asks for.
@@ -170,22 +175,14 @@ fn new_tag(cpu: &Cpu, ec: &Ec) {
     vmcb.write(f::TLB_CONTROL, if flush { tlb_control::ALL } else { tlb_control::NONE });
 }
 
-/// The guest's translations are out of date: it gets a new tag, or its own is flushed where that is possible.
-pub fn forget_translations(ec: &Ec) {
-    ec.vcpu.svm.tag.set(Assigned::NONE);
+/// Takes TSC_AUX away from the virtual CPU that is loaded: all that VMSAVE does not move.
+pub fn save(ec: &Ec) {
+    ec.vcpu.svm.tsc_aux.set(tsc_aux(ec));
 }
 
-/// TSC_AUX is all that VMLOAD does not move.
-pub fn swap(old: Option<Ref<Ec>>, ec: &Ec) {
-    if has_tsc_aux() {
-        // SAFETY: RDTSCP is there, so this is as well; 32 bits, by `set_tsc_aux`.
-        unsafe {
-            if let Some(old) = old {
-                old.vcpu.svm.tsc_aux.set(TSC_AUX.read());
-            }
-            TSC_AUX.write(ec.vcpu.svm.tsc_aux.get());
-        }
-    }
+/// Gives `ec` what VMLOAD does not move.
+pub fn load(ec: &Ec) {
+    set_tsc_aux(ec, ec.vcpu.svm.tsc_aux.get());
     Vmcb::of(ec).none_clean();
 }
 

@@ -16,7 +16,7 @@ use crate::object::ec::Ec;
 pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     let wants = |group: Groups| mask & group.0 != 0;
     copy_registers::<ANY>(mask, &state.gpr, &mut ec.regs().gpr);
-    import_kept(cpu, ec, mask, state);
+    import_kept(ec, mask, state);
     if wants(Groups::RSP) {
         vmcs::write(f::GUEST_RSP, state.gpr.rsp);
     }

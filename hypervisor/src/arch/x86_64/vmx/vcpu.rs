@@ -30,6 +30,10 @@ pub const CR4_OWNED: u64 = 1 << 13 | 1 << 14;
 pub struct Own {
     /// Its VPID, until the CPU's tags run out.
     tag: Local<Assigned>,
+    /// Whether its VMCS may be in a processor, of the CPU that it is bound to.
+    active: Local<bool>,
+    /// The CPU whose host state is in the VMCS.
+    host: Local<Option<Ref<Cpu>>>,
     /// Host page-table root in the VMCS.
     host_cr3: Local<u64>,
     /// The registers of [`RESIDENT`] and TSC_AUX, while others are loaded.
@@ -47,11 +51,28 @@ impl Own {
     pub const fn new() -> Self {
         Self {
             tag: Local::new(Assigned::NONE),
+            active: Local::new(false),
+            host: Local::new(None),
             host_cr3: Local::new(0),
             resident: Local::new([0; 6]),
             dr6: Local::new(state::dr6(0)),
             cr2: Local::new(0),
             entry_error: Local::new(0),
+        }
+    }
+
+    /// Whether its VMCS may be in a processor.
+    pub fn is_active(&self) -> bool {
+        self.active.get()
+    }
+
+    /// The processor writes back what it holds of the VMCS (SDM 3C 25.11.1), which is launched anew when it is loaded again.
+    pub fn put_down(&self, ec: &Ec) {
+        if self.active.replace(false) {
+            // SAFETY: it is a VMCS, and this is its CPU.
+            unsafe { vmcs::clear(ec.vcpu.control) };
+            self.tag.set(Assigned::NONE);
+            ec.resume.set(Resume::launch());
         }
     }
 }
@@ -69,12 +90,13 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
     }
     clear_fields();
     init_controls(&ec, controls, table.root, ports);
-    init_host(&ec);
     vmcs::write(f::VMCS_LINK_POINTER, u64::MAX);
     vmcs::write(f::CR0_MASK, CR0_OWNED);
     vmcs::write(f::CR4_MASK, CR4_OWNED);
     vmcs::write(f::GUEST_PAT, 0x0007_0406_0007_0406);
     ec.resume.set(Resume::launch());
+    // SAFETY: it is a VMCS, which no CPU needs for now.
+    unsafe { vmcs::clear(page) };
     // Back to the one that was loaded.
     if let Some(loaded) = cpu.vcpu.get() {
         // SAFETY: it was current on this CPU before.
@@ -90,12 +112,6 @@ pub fn start_over(ec: &Ec) {
         vmcs::load(ec.vcpu.control);
     }
     ec.resume.set(Resume::launch());
-}
-
-/// The processor writes back what it holds of the VMCS, before the page becomes something else (SDM 3C 25.11.1).
-pub fn end(ec: &Ec) {
-    // SAFETY: it is a VMCS, and no longer loaded.
-    unsafe { vmcs::clear(ec.vcpu.control) };
 }
 
 /// A cleared VMCS holds nothing in particular (SDM 3C 25.11.3): the fields that nothing else writes become zero.
@@ -150,9 +166,8 @@ fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>) 
 }
 
 /// Host state: what belongs to this CPU.
-fn init_host(ec: &Ec) {
-    let block = cpu::block();
-    let cpu = &block.cpu;
+fn init_host(cpu: &Cpu, ec: &Ec) {
+    let block = cpu.block();
     // SAFETY: every 64-bit processor has these.
     let (efer, pat) = unsafe { (msr::EFER.read(), msr::PAT.read()) };
     const TASK_SWITCHED: u64 = 1 << 3;
@@ -217,18 +232,26 @@ fn load_cr2(cpu: &Cpu, ec: &Ec) {
     };
 }
 
-/// Takes VMCS, system-call registers and DR6 away from `old` and gives them to `ec`.
-pub fn swap(cpu: &Cpu, old: Option<Ref<Ec>>, ec: &Ec) {
-    // SAFETY: both are live and bound to this CPU; the values were this processor's before, or are the reset values.
+/// Takes system-call registers and DR6 away from the virtual CPU that is loaded.
+pub fn save(ec: &Ec) {
+    ec.vcpu.vmx.resident.set(resident());
+    ec.vcpu.vmx.dr6.set(dr6());
+}
+
+/// Gives `ec` VMCS, system-call registers and DR6.
+pub fn load(cpu: &Cpu, ec: &Ec) {
+    let own = &ec.vcpu.vmx;
+    // SAFETY: it is live, and no other CPU has it; the values were a processor's before, or are the reset values.
     unsafe {
         vmcs::load(ec.vcpu.control);
-        if let Some(old) = old {
-            old.vcpu.vmx.resident.set(resident());
-            old.vcpu.vmx.dr6.set(dr6());
-        }
-        set_resident(&ec.vcpu.vmx.resident.get());
+        set_resident(&own.resident.get());
     }
-    set_dr6(ec.vcpu.vmx.dr6.get());
+    own.active.set(true);
+    if own.host.get() != Some(Ref::of(cpu)) {
+        own.host.set(Some(Ref::of(cpu)));
+        init_host(cpu, ec);
+    }
+    set_dr6(own.dr6.get());
     cpu.cr2_lost.set(true);
     if super::controls().is_some_and(|controls| controls.vpid) {
         tag(cpu, ec);

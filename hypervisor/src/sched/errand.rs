@@ -1,0 +1,114 @@
+//! What one CPU does for another.
+//!
+//! A context that runs, or whose registers are in the processor, can only be let go of by the CPU that it is on. Whoever wants that
+//! leaves an errand there and asks again later, when it is done. The other CPU does it before its next decision: then
+//! nothing is in progress there, and the context is as the errand finds it.
+
+use abi::hypercall::Status;
+
+use super::timeout::Owner;
+use super::{make_ready, request};
+use crate::arch;
+use crate::arch::cpu::Cpu;
+use crate::list;
+use crate::object::Ref;
+use crate::object::ec::{Ec, State};
+
+/// What is wanted of a context.
+#[derive(Clone, Copy)]
+pub enum Errand {
+    /// That it stands still.
+    Stop(Ref<Ec>),
+    /// That it does not run any more.
+    End(Ref<Ec>),
+    /// That it goes to another CPU.
+    Move(Ref<Ec>, Ref<Cpu>),
+}
+
+/// Whether its CPU has something of a context that it would have to let go of: it runs there, or its registers are in the processor.
+pub fn is_held(ec: Ref<Ec>) -> bool {
+    let cpu = ec.cpu.get();
+    cpu.current.get() == ec || arch::vcpu::is_loaded(&cpu, &ec)
+}
+
+/// Whether that is another CPU than this one.
+pub fn is_held_elsewhere(ec: Ref<Ec>) -> bool {
+    !ec.cpu.get().is_here() && is_held(ec)
+}
+
+/// Leaves an errand with the CPU of a context. One at a time: whoever comes too early asks again.
+#[cold]
+pub fn leave(errand: Errand) -> Status {
+    let (Errand::Stop(ec) | Errand::End(ec) | Errand::Move(ec, _)) = errand;
+    let cpu = ec.cpu.get();
+    if cpu.errand.get().is_none() {
+        cpu.errand.set(Some(errand));
+    }
+    request(&cpu);
+    Status::Busy
+}
+
+/// A context ends: nobody does anything about it any more.
+pub fn forget(ec: Ref<Ec>) {
+    let cpu = ec.cpu.get();
+    if let Some(Errand::Stop(other) | Errand::End(other) | Errand::Move(other, _)) =
+        cpu.errand.get()
+        && other == ec
+    {
+        cpu.errand.set(None);
+    }
+}
+
+/// Before a decision on `cpu`: does what it was asked for.
+#[cold]
+pub fn run(cpu: &Cpu, errand: Errand) {
+    let (Errand::Stop(ec) | Errand::End(ec) | Errand::Move(ec, _)) = errand;
+    let done = match errand {
+        Errand::Stop(_) => arch::vcpu::stop(ec).is_ok(),
+        Errand::End(_) => {
+            stop_for_good(ec);
+            true
+        }
+        Errand::Move(..) => is_free(ec),
+    };
+    if !done {
+        return;
+    }
+    if cpu.current.get() == ec {
+        cpu.idle();
+    }
+    arch::vcpu::unload(cpu, &ec);
+    if let Errand::Move(_, to) = errand {
+        relocate(ec, to);
+    }
+}
+
+/// From now on the time that picks a context waits for its end.
+pub fn stop_for_good(ec: Ref<Ec>) {
+    if ec.state.get() != State::Dead {
+        ec.state.set(State::Ending);
+    }
+}
+
+/// Whether a context neither calls nor is called: then all that belongs to it goes where it goes.
+pub fn is_free(ec: Ref<Ec>) -> bool {
+    ec.callee.get().is_none() && ec.caller.get().is_none() && ec.waiters.first().is_none()
+}
+
+/// Binds a context that is free, and that its CPU does not hold, to another one: with its time, and what it waits for.
+pub fn relocate(ec: Ref<Ec>, to: Ref<Cpu>) {
+    let from = ec.cpu.replace(to);
+    ec.kernel_stack.set(to.stack_top);
+    if let Some(deadline) = from.timeouts.take_out(&ec.timeout) {
+        to.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline);
+        request(&to);
+    }
+    // Nobody else's time waits for it, so it is either its own or nobody's.
+    if let Some(sc) = ec.sc.get()
+        && ec.parked.first().is_none()
+    {
+        from.timeouts.disarm(&sc.refill);
+        list::leave(sc);
+        make_ready(sc);
+    }
+}
