@@ -9,7 +9,7 @@ use abi::hypercall::{EcActivity, Status};
 use abi::utcb::{MsgTag, Utcb};
 use hypervisor_logic::ipc as transfer;
 
-use crate::arch::cpu::{Cpu, enter};
+use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::{self, Resume};
 use crate::hypercall::fail;
 use crate::list;
@@ -66,7 +66,7 @@ fn copy_long(to: &Ec, from: &Ec, tag: MsgTag) {
 
 /// Links an idle handler with its caller and aims it at the portal.
 #[inline(always)]
-fn enter_portal(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
+fn enter(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
     let handler = pt.handler.get();
     caller.callee.set(Some(handler));
     handler.caller.set(Some(caller));
@@ -83,20 +83,21 @@ fn enter_portal(cpu: &Cpu, caller: Ref<Ec>, pt: Ref<Pt>, tag: u64) -> Ref<Ec> {
 
 /// Hypercall `Call`. A short message to an idle handler goes through without a further call.
 pub extern "C" fn call(ec: &Ec, tag: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
-    let (cpu, caller) = (enter(), Ref::of(ec));
+    let caller = Ref::of(ec);
     let Ok(pt) = lookup::<Pt>(&caller.pd, (word >> 32) as Selector, Perms::PT_CALL) else {
         return fail(caller, Status::BadCap);
     };
     let handler = pt.handler.get();
     if handler.state.get() != State::Idle || handler.cpu.get() != caller.cpu.get() || tag > SHORT {
-        return call_slowly(cpu, caller, tag, (word >> 32) as Selector);
+        return call_slowly(caller, tag, (word >> 32) as Selector);
     }
     copy_short(&handler, &caller, tag);
-    enter_portal(cpu, caller, pt, tag).as_ptr()
+    enter(cpu(), caller, pt, tag).as_ptr()
 }
 
 #[inline(never)]
-fn call_slowly(cpu: &Cpu, caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
+fn call_slowly(caller: Ref<Ec>, tag: u64, selector: Selector) -> *const Ec {
+    let cpu = cpu();
     sched::settle(cpu, call_again(cpu, caller, selector, tag)).as_ptr()
 }
 
@@ -112,7 +113,7 @@ fn call_again(cpu: &Cpu, caller: Ref<Ec>, selector: Selector, tag: u64) -> Next 
     }
     let tag = MsgTag(tag);
     copy_long(&handler, &caller, tag);
-    Some(enter_portal(cpu, caller, pt, tag.0))
+    Some(enter(cpu, caller, pt, tag.0))
 }
 
 /// The handler is dead, elsewhere, the caller itself, or busy.
@@ -184,7 +185,7 @@ pub fn event(cpu: &Cpu, ec: Ref<Ec>, selector: Selector) -> Next {
     } else {
         export_fault(&ec, FaultGroups(pt.groups.get()), utcb(&handler));
     }
-    Some(enter_portal(cpu, ec, pt, pt.groups.get()))
+    Some(enter(cpu, ec, pt, pt.groups.get()))
 }
 
 /// Nobody takes an event: reports it and ends the context.
@@ -197,21 +198,21 @@ fn unhandled(cpu: &Cpu, ec: Ref<Ec>, why: &str) -> Next {
 /// Hypercall `Reply`: answers the caller, if there is one, and waits for the next. The usual answers to a call and to an exit
 /// go through without a further call.
 pub extern "C" fn reply(ec: &Ec, tag: u64, _: u64, _: u64, _: u64, _: u64) -> *const Ec {
-    let (cpu, handler) = (enter(), Ref::of(ec));
-    let Some(caller) = handler.caller.get() else { return reply_slowly(cpu, handler, tag) };
+    let (cpu, handler) = (cpu(), Ref::of(ec));
+    let Some(caller) = handler.caller.get() else { return reply_slowly(handler, tag) };
     if cpu.helping.get() {
-        return reply_slowly(cpu, handler, tag);
+        return reply_slowly(handler, tag);
     }
     if caller.kind.is_vcpu() {
         if !arch::complete_instruction(cpu, &caller, tag, handler.utcb) {
-            return reply_slowly(cpu, handler, tag);
+            return reply_slowly(handler, tag);
         }
         unlink(handler, caller);
         cpu.current.set(caller);
         return caller.as_ptr();
     }
     if caller.in_event.get() || tag > SHORT {
-        return reply_slowly(cpu, handler, tag);
+        return reply_slowly(handler, tag);
     }
     unlink(handler, caller);
     copy_short(&caller, &handler, tag);
@@ -236,15 +237,15 @@ fn answered(caller: Ref<Ec>, tag: u64) {
 
 /// A reply of any kind.
 #[inline(never)]
-fn reply_slowly(cpu: &Cpu, handler: Ref<Ec>, tag: u64) -> *const Ec {
+fn reply_slowly(handler: Ref<Ec>, tag: u64) -> *const Ec {
+    let cpu = cpu();
     if handler.kind != Kind::Handler {
         return fail(handler, Status::BadHypercall);
     }
     let Some(caller) = handler.caller.get() else {
         handler.state.set(State::Idle);
-        // Its caller has ended meanwhile, or it is new. Whoever helped gets through to it now.
-        let next = if cpu.helping.get() { sched::preempt(cpu) } else { sched::block(cpu, None) };
-        return next.as_ptr();
+        // Its caller has ended meanwhile. Whoever helped gets through to it now, and whose time was left goes on.
+        return sched::preempt(cpu).as_ptr();
     };
     let in_event = caller.in_event.get();
     unlink(handler, caller);

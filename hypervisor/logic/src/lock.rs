@@ -40,8 +40,9 @@ impl TicketLock {
         }
     }
 
+    /// Waits until a ticket is served, and calls `waiting` again and again.
     #[cold]
-    fn wait(&self, ticket: u32, mut waiting: impl FnMut()) {
+    pub fn wait(&self, ticket: u32, mut waiting: impl FnMut()) {
         while self.serving.load(Ordering::Acquire) != ticket {
             waiting();
         }

@@ -5,7 +5,7 @@ use abi::hypercall::{EcOp, FOREVER, IntMode, PdOp, SmOp, Status};
 use abi::vcpu::Groups;
 
 use super::{Args, Outcome, Values, fail};
-use crate::arch::cpu::{self, Cpu, enter};
+use crate::arch::cpu::{self, Cpu};
 use crate::arch::{self, interrupts};
 use crate::object::ec::{Ec, State};
 use crate::object::pd::Pd;
@@ -26,19 +26,23 @@ pub extern "C" fn semaphore(
     _: u64,
     _: u64,
 ) -> *const Ec {
-    let (cpu, ec) = (enter(), Ref::of(ec));
-    let operation = (word >> 8) as u8;
-    let up = operation == SmOp::Up as u8;
-    let need = if up { Perms::SM_UP } else { Perms::SM_DOWN };
-    let Ok(sm) = lookup::<Sm>(&ec.pd, (word >> 32) as Selector, need) else {
-        return fail(ec, Status::BadCap);
-    };
-    if up {
+    let ec = Ref::of(ec);
+    let (operation, selector) = ((word >> 8) as u8, (word >> 32) as Selector);
+    // Two look-ups, so that each knows what it looks for when it is compiled.
+    if operation == SmOp::Up as u8 {
+        let Ok(sm) = lookup::<Sm>(&ec.pd, selector, Perms::SM_UP) else {
+            return fail(ec, Status::BadCap);
+        };
         if !sm.try_up() {
-            return wake(cpu, ec, sm);
+            return wake(ec, sm);
         }
-    } else if operation != SmOp::Down as u8 || sm.interrupt.is_some() || !sm.try_down(false) {
-        return down(cpu, ec, sm, operation, deadline);
+    } else {
+        let Ok(sm) = lookup::<Sm>(&ec.pd, selector, Perms::SM_DOWN) else {
+            return fail(ec, Status::BadCap);
+        };
+        if operation != SmOp::Down as u8 || sm.interrupt.is_some() || !sm.try_down(false) {
+            return down(ec, sm, operation, deadline);
+        }
     }
     ec.set_result(Status::Success);
     ec.as_ptr()
@@ -46,15 +50,15 @@ pub extern "C" fn semaphore(
 
 /// Somebody waits.
 #[inline(never)]
-fn wake(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>) -> *const Ec {
+fn wake(ec: Ref<Ec>, sm: Ref<Sm>) -> *const Ec {
     ec.set_result(Status::Success);
     sm.up();
-    sched::go_on(cpu, ec).as_ptr()
+    sched::go_on(cpu::cpu(), ec).as_ptr()
 }
 
 /// All but a simple down that succeeds.
 #[inline(never)]
-fn down(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
+fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
     let all = operation == SmOp::DownAll as u8;
     if !all && operation != SmOp::Down as u8 {
         return fail(ec, Status::BadHypercall);
@@ -69,13 +73,14 @@ fn down(cpu: &Cpu, ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *c
     if deadline != FOREVER && deadline <= arch::tsc() {
         return fail(ec, Status::Timeout);
     }
+    let cpu = cpu::cpu();
     ec.state.set(State::Blocked);
     sm.queue.push_back(ec);
     if deadline != FOREVER {
         cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline);
     }
     // Deciding programs the timer for the new deadline.
-    sched::block(cpu, Some(ec)).as_ptr()
+    sched::block(cpu, ec).as_ptr()
 }
 
 /// Hypercall `CtrlEc`.
@@ -120,9 +125,9 @@ fn move_to(caller: Ref<Ec>, ec: Ref<Ec>, number: u64) -> Outcome {
         return Err(Status::Busy);
     }
     if errand::is_held(ec) {
-        let busy = errand::leave(Errand::Move(ec, to));
+        let left = errand::leave(Errand::Move(ec, to));
         // Who moves himself is there when this returns.
-        return if ec == caller { Ok(Values::NONE) } else { Err(busy) };
+        return if left && ec == caller { Ok(Values::NONE) } else { Err(Status::Busy) };
     }
     errand::relocate(ec, to);
     Ok(Values::NONE)

@@ -5,7 +5,7 @@ use abi::hypercall::Status;
 use hypervisor_logic::objects::Cap;
 
 use super::fail;
-use crate::arch::cpu::enter;
+use crate::arch::cpu::cpu;
 use crate::mem::tables::ReadOnly;
 use crate::object::ec::Ec;
 use crate::object::space::{Space, Table};
@@ -14,7 +14,7 @@ use crate::sched;
 
 /// Hypercall `Destroy`.
 pub extern "C" fn destroy(ec: &Ec, _: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
-    let (cpu, caller) = (enter(), Ref::of(ec));
+    let (cpu, caller) = (cpu(), Ref::of(ec));
     let (object, slot) = match find(caller, (word >> 32) as Selector) {
         Ok(found) => found,
         Err(status) => return fail(caller, status),

@@ -10,7 +10,7 @@ pub use create::release;
 use abi::cap::Selector;
 use abi::hypercall::{Number, Status};
 
-use crate::arch::cpu::{Cpu, enter};
+use crate::arch::cpu::{Cpu, cpu};
 use crate::ipc;
 use crate::mem::pool;
 use crate::object::Ref;
@@ -75,7 +75,6 @@ pub static TABLE: [Entry; Number::Destroy as usize + 1] = {
 
 /// There is no hypercall with that number.
 pub extern "C" fn unknown(ec: &Ec) -> *const Ec {
-    enter();
     fail(Ref::of(ec), Status::BadHypercall)
 }
 
@@ -88,7 +87,7 @@ pub fn fail(ec: Ref<Ec>, status: Status) -> *const Ec {
 
 /// All that do not concern messages or semaphores.
 extern "C" fn other(ec: &Ec, a2: u64, word: u64, a1: u64, a3: u64, a4: u64) -> *const Ec {
-    let (cpu, ec) = (enter(), Ref::of(ec));
+    let (cpu, ec) = (cpu(), Ref::of(ec));
     let a5 = ec.regs().gpr.r10;
     let selector = (word >> 32) as Selector;
     let args = Args { flags: (word >> 8) as u8, selector, a1, a2, a3, a4, a5 };

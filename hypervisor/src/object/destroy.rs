@@ -117,7 +117,9 @@ fn pd(pd: Ref<Pd>) {
 /// A context: its caller gets an error, its callee finishes what it does for nobody, and whoever waits looks again.
 fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     // Time that waits for it, or for whom it waits, has to decide anew.
-    sched::request(&ec.cpu.get());
+    if ec.cpu.get().is_here() || ec.caller.get().is_some() || ec.callee.get().is_some() {
+        sched::request(&ec.cpu.get());
+    }
     if let Some((end, _)) = sched::end_of_chain(ec) {
         sched::unpark(end);
     }
@@ -173,9 +175,9 @@ fn cut(cpu: &Cpu, ec: Ref<Ec>) {
 /// Time: off the CPU, and out of the list in which it waits.
 fn sc(sc: Ref<Sc>) {
     let cpu = sc.ec.cpu.get();
-    sched::request(&cpu);
     if cpu.current_sc.get() == Some(sc) {
         cpu.current_sc.set(None);
+        sched::request(&cpu);
     }
     cpu.timeouts.disarm(&sc.refill);
     list::leave(sc);

@@ -4,8 +4,6 @@
 //! leaves an errand there and asks again later, when it is done. The other CPU does it before its next decision: then
 //! nothing is in progress there, and the context is as the errand finds it.
 
-use abi::hypercall::Status;
-
 use super::timeout::Owner;
 use super::{make_ready, request};
 use crate::arch;
@@ -36,16 +34,17 @@ pub fn is_held_elsewhere(ec: Ref<Ec>) -> bool {
     !ec.cpu.get().is_here() && is_held(ec)
 }
 
-/// Leaves an errand with the CPU of a context. One at a time: whoever comes too early asks again.
+/// Leaves an errand with the CPU of a context, if that has none yet: else whoever wants it asks again. Returns whether it was left.
 #[cold]
-pub fn leave(errand: Errand) -> Status {
+pub fn leave(errand: Errand) -> bool {
     let (Errand::Stop(ec) | Errand::End(ec) | Errand::Move(ec, _)) = errand;
     let cpu = ec.cpu.get();
-    if cpu.errand.get().is_none() {
+    let vacant = cpu.errand.get().is_none();
+    if vacant {
         cpu.errand.set(Some(errand));
     }
     request(&cpu);
-    Status::Busy
+    vacant
 }
 
 /// A context ends: nobody does anything about it any more.
@@ -83,8 +82,10 @@ pub fn run(cpu: &Cpu, errand: Errand) {
     }
 }
 
-/// From now on the time that picks a context waits for its end.
+/// Whatever a context waits for, it does not go on, and the time that picks it waits for its end.
 pub fn stop_for_good(ec: Ref<Ec>) {
+    list::leave(ec);
+    ec.cpu.get().timeouts.disarm(&ec.timeout);
     if ec.state.get() != State::Dead {
         ec.state.set(State::Ending);
     }

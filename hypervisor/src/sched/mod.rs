@@ -119,13 +119,14 @@ fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
     Some(sc)
 }
 
-/// The running context cannot go on: parks its time on `on`, or drops it, and decides anew.
+/// The running context cannot go on: parks its time on it, and decides anew.
 #[inline(always)]
-pub fn block(cpu: &Cpu, on: Option<Ref<Ec>>) -> Ref<Ec> {
+pub fn block(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     let now = arch::tsc();
-    if let Some(sc) = leave(cpu, now)
-        && let Some(ec) = on
-    {
+    if cpu.reschedule.get() {
+        // Another CPU may just have ended the call for which that time was here.
+        put_back(cpu, now);
+    } else if let Some(sc) = leave(cpu, now) {
         ec.parked.push_back(sc);
     }
     dispatch_at(cpu, now)
@@ -266,22 +267,17 @@ pub fn tick(cpu: &Cpu) {
     refresh_timer(cpu);
 }
 
-/// Ends a context that nobody can help: it never runs again. Its caller gets an error and goes on, on the time that paid; if there is
-/// none left, that time is dropped with it. Time that only helped goes back to its owner.
+/// Ends a context that nobody can help: it never runs again. Its caller gets an error and goes on, on the time that paid; time that
+/// only helped goes back to its owner. Whose owner is dead is dropped when it is picked.
 pub fn kill(cpu: &Cpu, ec: Ref<Ec>) -> Next {
     ec.state.set(State::Dead);
     ec.resume.set(Resume::never());
     let survivor = ec.caller.replace(None).and_then(ipc::abort);
-    let now = arch::tsc();
-    if cpu.helping.get() {
-        put_back(cpu, now);
-        return None;
+    if let Some(caller) = survivor
+        && !cpu.helping.get()
+    {
+        return switch_to(cpu, caller);
     }
-    match survivor {
-        Some(caller) => switch_to(cpu, caller),
-        None => {
-            leave(cpu, now);
-            None
-        }
-    }
+    put_back(cpu, arch::tsc());
+    None
 }

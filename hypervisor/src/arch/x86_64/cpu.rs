@@ -155,12 +155,17 @@ pub fn block() -> &'static Block {
     }
 }
 
-/// Enters the kernel: waits for its lock, and does meanwhile what the holder waits for.
-#[inline(always)]
+/// Enters the kernel where the entry path has not: waits for its lock, and does meanwhile what the holder waits for.
 pub fn enter() -> &'static Cpu {
     let cpu = cpu();
     KERNEL.acquire(|| shootdown::meet(cpu));
     cpu
+}
+
+/// The same on an entry path that has to wait, with its ticket.
+pub extern "C" fn wait(ticket: u32) {
+    let cpu = cpu();
+    KERNEL.wait(ticket, || shootdown::meet(cpu));
 }
 
 /// How many CPUs have a block: those with a lower number.

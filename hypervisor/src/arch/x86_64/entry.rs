@@ -176,6 +176,22 @@ global_asm!(
     ".macro leave_kernel",
     "inc dword ptr [{kernel} + {serving}]",
     ".endm",
+    // Takes it, as `TicketLock::acquire` does, and keeps the arguments of the call that follows. EBX is free.
+    ".macro enter_kernel",
+    "mov ebx, 1",
+    "lock xadd [{kernel}], ebx",
+    "cmp ebx, [{kernel} + {serving}]",
+    "jne 7f",
+    "6:",
+    ".endm",
+    ".macro wait_for_kernel",
+    "7:",
+    "each push, rdi, rsi, rcx, rdx, r8, r9",
+    "mov edi, ebx",
+    "call {wait}",
+    "each pop, r9, r8, rdx, rcx, rsi, rdi",
+    "jmp 6b",
+    ".endm",
     ".macro pop_registers",
     "each pop, rax, rcx, rdx, rbx",
     "lea rsp, [rsp + 8]",
@@ -202,7 +218,8 @@ global_asm!(
     "mov rcx, rdi",
     "mov rdi, r11",
     "mov rdx, rax",
-    "movzx eax, al",
+    "enter_kernel",
+    "movzx eax, dl",
     "cmp eax, {hypercalls}",
     "jae 2f",
     "call [rax * 8 + {table}]",
@@ -210,6 +227,7 @@ global_asm!(
     "2:",
     "call {unknown}",
     "jmp [rax + {resume}]",
+    "wait_for_kernel",
     ".endm",
     "hypercall_entry rcx, resume_hypercall",
 
@@ -324,8 +342,10 @@ global_asm!(
     "each push, rbx, rdx, rcx, rax",
     "lea rdi, [rsp - {gpr}]",
     "mov rsp, [rdi + {kernel_stack}]",
+    "enter_kernel",
     "call {vm_exit}",
     "jmp [rax + {resume}]",
+    "wait_for_kernel",
 
     // ---- ring 0 to guest ------------------------------------------------------------------------------------------------
     ".macro enter_guest instruction",
@@ -336,8 +356,10 @@ global_asm!(
     // Only when the control or host state is bad.
     "lea rdi, [rsp - {gpr} - 128]",
     "mov rsp, [rdi + {kernel_stack}]",
+    "enter_kernel",
     "call {vm_entry_refused}",
     "jmp [rax + {resume}]",
+    "wait_for_kernel",
     ".endm",
     ".balign 64",
     "resume_vm:",
@@ -372,8 +394,10 @@ global_asm!(
     // What was held back and is not an interrupt comes here.
     "cli",
     "stgi",
+    "enter_kernel",
     "call {svm_exit}",
     "jmp [rax + {resume}]",
+    "wait_for_kernel",
 
     // ---- nothing to do ---------------------------------------------------------------------------------------------------
     // An interrupt abandons this frame: it returns to some context's exit path.
@@ -405,6 +429,7 @@ global_asm!(
 
     kernel = sym crate::sync::KERNEL,
     serving = const TicketLock::SERVING,
+    wait = sym super::cpu::wait,
     top = const STACK_TOP,
     current = const offset_of!(Cpu, current),
     rip = const offset_of!(Ec, frame) + offset_of!(Frame, rip),

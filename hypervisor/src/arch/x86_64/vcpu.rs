@@ -271,7 +271,10 @@ pub fn recall(ec: Ref<Ec>) {
 pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
     match ec.state.get() {
         State::Dead | State::Ending => return Err(Status::Aborted),
-        _ if is_held_elsewhere(ec) => return Err(errand::leave(Errand::Stop(ec))),
+        _ if is_held_elsewhere(ec) => {
+            errand::leave(Errand::Stop(ec));
+            return Err(Status::Busy);
+        }
         _ if ec.callee.get().is_none() => ec.state.set(State::Stopped),
         _ => {
             ec.vcpu.stopping.set(true);
@@ -303,7 +306,8 @@ pub fn access(
         return Err(Status::Busy);
     }
     if is_held_elsewhere(ec) {
-        return Err(errand::leave(Errand::Stop(ec)));
+        errand::leave(Errand::Stop(ec));
+        return Err(Status::Busy);
     }
     if write {
         import_state(cpu, &ec, groups, utcb);

@@ -7,7 +7,7 @@ use hypervisor_logic::svm::intercepts::tlb_control;
 use super::event::reinject;
 use super::vmcb::Vmcb;
 use super::{exception, nmi, vcpu};
-use crate::arch::cpu::{Cpu, enter};
+use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::vcpu::{deliver, go_on};
 use crate::arch::{entry, lapic};
 use crate::object::Ref;
@@ -17,7 +17,7 @@ use abi::vcpu::EventKind;
 
 /// A guest was left. Returns the context to resume.
 pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
-    let cpu = enter();
+    let cpu = cpu();
     let ec = Ref::of(ec);
     let vmcb = Vmcb::of(&ec);
     if super::is_emulated_by_qemu() && cpu.timer.is_due() {

@@ -5,7 +5,7 @@ use hypervisor_logic::vmx::exits::{neutral, reason};
 use hypervisor_logic::vmx::fields::field as f;
 
 use super::{exception, vcpu, vmcs};
-use crate::arch::cpu::{Cpu, enter};
+use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::vcpu::{deliver, go_on};
 use crate::arch::{entry, interrupts};
 use crate::object::Ref;
@@ -25,7 +25,7 @@ const NMI_UNBLOCKED: u32 = 1 << 12;
 
 /// A guest was left. Returns the context to resume.
 pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
-    let cpu = enter();
+    let cpu = cpu();
     let ec = Ref::of(ec);
     let reason = vmcs::read(f::EXIT_REASON);
     if reason & ENTRY_FAILED != 0 {
@@ -114,7 +114,7 @@ fn reinject() -> bool {
 
 /// VMLAUNCH or VMRESUME refused the controls or the host state, for example an event that cannot be injected.
 pub extern "C" fn vm_entry_refused(ec: &Ec) -> *const Ec {
-    let cpu = enter();
+    let cpu = cpu();
     let ec = Ref::of(ec);
     ec.vcpu.vmx.entry_error.set(vmcs::read(f::VM_INSTRUCTION_ERROR));
     not_entered(cpu, ec)
