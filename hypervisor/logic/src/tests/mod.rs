@@ -4,6 +4,7 @@
 mod acpi;
 mod buddy;
 mod grants;
+mod interleaving;
 mod ipc;
 mod kernel_model;
 mod list;
