@@ -99,7 +99,7 @@ pub enum RegionKind {
 }
 
 /// Bytes of text in a [`LogRing`].
-pub const LOG_SIZE: usize = 4 * 4096 - 48;
+pub const LOG_SIZE: usize = 4 * 4096 - 64;
 
 /// Indexes of [`LogRing::counters`].
 pub mod counter {
@@ -119,7 +119,12 @@ pub mod counter {
 pub struct LogRing {
     /// Bytes ever written; the next one goes to `text[written % LOG_SIZE]`.
     pub written: core::sync::atomic::AtomicU64,
-    reserved: u64,
+    /// Interrupts that nobody wanted, of all CPUs.
+    pub spurious: core::sync::atomic::AtomicU64,
+    /// Interrupts after which a line that is not level-triggered was held back, because whoever serves it was far behind.
+    pub storms: core::sync::atomic::AtomicU64,
+    /// Non-maskable interrupts, of all CPUs.
+    pub nmis: core::sync::atomic::AtomicU64,
     /// How often the kernel did what [`counter`] names, if [`features::COUNTERS`] says that it counts.
     pub counters: [core::sync::atomic::AtomicU64; 4],
     /// The ring.
@@ -133,7 +138,9 @@ impl LogRing {
     pub const fn new() -> Self {
         Self {
             written: core::sync::atomic::AtomicU64::new(0),
-            reserved: 0,
+            spurious: core::sync::atomic::AtomicU64::new(0),
+            storms: core::sync::atomic::AtomicU64::new(0),
+            nmis: core::sync::atomic::AtomicU64::new(0),
             counters: [const { core::sync::atomic::AtomicU64::new(0) }; 4],
             text: [const { core::sync::atomic::AtomicU8::new(0) }; LOG_SIZE],
         }

@@ -89,7 +89,8 @@ pub enum Number {
     /// lets the next interrupt of a level-triggered line through.
     CtrlSm = 13,
     /// Route an interrupt to its semaphore (`SM_BIND`): RSI = [`IntMode`] bits, R8 = CPU. From then on each interrupt is an up.
-    /// [`Status::BadCpu`]: there is no such CPU, or the interrupt cannot be sent there.
+    /// A line that is not level-triggered is held back when 64 of them were not taken, until the next down: what comes meanwhile may
+    /// be lost. [`Status::BadCpu`]: there is no such CPU, or the interrupt cannot be sent there.
     AssignInt = 14,
     /// Move kernel memory between quotas (`PD_QUOTA` on the domain named, which must be the caller's child): flags =
     /// [`PdOp`], RSI = pages. RDI returns the domain's free pages, RSI its limit.

@@ -46,6 +46,12 @@ impl Sm {
         vacant
     }
 
+    /// Whether it was upped far more often than anybody has waited for it.
+    pub fn is_behind(&self) -> bool {
+        const FAR: u64 = 64;
+        self.count.get() >= FAR
+    }
+
     /// Adds one, or wakes the first waiter.
     pub fn up(&self) {
         match self.queue.pop() {

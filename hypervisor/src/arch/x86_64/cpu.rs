@@ -77,10 +77,6 @@ pub struct Cpu {
     pub ports: Local<Option<Ref<Space>>>,
     /// Whether the running thread can use them.
     pub ports_open: Local<bool>,
-    /// Non-maskable interrupts seen.
-    pub nmis: Local<u64>,
-    /// Interrupts that nobody wanted.
-    pub spurious: Local<u64>,
     /// The timer.
     pub timer: Timer,
     /// Physical page of what every exit of AMD-V has to bring back.
@@ -260,8 +256,6 @@ pub fn install(
             slice_end: Local::new(u64::MAX),
             ports: Local::new(None),
             ports_open: Local::new(false),
-            nmis: Local::new(0),
-            spurious: Local::new(0),
             timer,
             host_state: Local::new(host_state),
             tags: Local::new(Tags::new(super::vendor::tags())),

@@ -1,10 +1,13 @@
 //! Device interrupts: from a vector to a semaphore.
 
+use core::sync::atomic::Ordering;
+
 use abi::hypercall::{IntMode, Status};
 use spin::Mutex;
 
 use super::cpu::Cpu;
 use super::{ioapic, lapic, timer};
+use crate::log::RING;
 use crate::object::Ref;
 use crate::object::sm::Sm;
 use crate::sched;
@@ -82,27 +85,41 @@ pub fn handle(cpu: &Cpu, vector: u8) {
             cpu.reschedule.set(true);
         }
         // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
-        SPURIOUS => cpu.spurious.set(cpu.spurious.get().wrapping_add(1)),
+        SPURIOUS => unwanted(),
         _ => {
             let interrupt = u32::from(vector.wrapping_sub(FIRST));
             let mut lines = LINES.lock();
             let line = match lines.get_mut(interrupt as usize) {
                 Some(Some(line)) => {
-                    // A level-triggered line is held back until its thread has served the device.
-                    if line.level {
+                    // A level-triggered line is held back until its thread has served the device, another one if its thread is
+                    // far behind.
+                    let storms = !line.level && line.sm.is_behind();
+                    if storms {
+                        RING.storms.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if line.level || storms {
                         line.waiting = true;
                         ioapic::mask(interrupt, true);
                     }
                     Some(line.sm)
                 }
-                _ => None,
+                _ => {
+                    ioapic::mask(interrupt, true);
+                    None
+                }
             };
             drop(lines);
             lapic::eoi();
             match line {
                 Some(sm) => sm.up(),
-                None => cpu.spurious.set(cpu.spurious.get().wrapping_add(1)),
+                None => unwanted(),
             }
         }
     }
+}
+
+/// Nobody wanted an interrupt.
+#[cold]
+fn unwanted() {
+    RING.spurious.fetch_add(1, Ordering::Relaxed);
 }

@@ -73,9 +73,12 @@ pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::DR) {
         set_breakpoints(ec, state.dr);
     }
-    if wants(Groups::XSAVE) && fpu::valid_xcr0(state.xcr0) {
-        ec.vcpu.xcr0.set(state.xcr0);
-        fpu::set_xcr0(state.xcr0);
+    // Another thread can change the page meanwhile, and XSETBV faults with what is not valid: read once, then checked.
+    // SAFETY: a number in a message page.
+    let xcr0 = unsafe { (&raw const state.xcr0).read_volatile() };
+    if wants(Groups::XSAVE) && fpu::valid_xcr0(xcr0) {
+        ec.vcpu.xcr0.set(xcr0);
+        fpu::set_xcr0(xcr0);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Interrupts and exceptions that reach the kernel through its descriptor table.
 
+use core::sync::atomic::Ordering;
+
 use abi::fault::Gprs;
 
 use super::cpu::{Cpu, block, cpu, enter};
 use super::entry::Resume;
 use super::{entry, interrupts, space};
+use crate::log::RING;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
 use crate::{ipc, println, sched};
@@ -25,7 +28,7 @@ const INTERRUPT_FLAG: u64 = 1 << 9;
 pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     let cpu = cpu();
     if frame.vector == NMI {
-        cpu.nmis.set(cpu.nmis.get().wrapping_add(1));
+        RING.nmis.fetch_add(1, Ordering::Relaxed);
         // Between STI and SYSEXIT: returning there would end the shadow of STI, and an interrupt would find ring 0.
         if let Some(again) = entry::before_sysexit(frame.rip) {
             frame.rip = again;
@@ -35,7 +38,7 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     }
     if frame.vector == SECURITY {
         // The kernel does not let itself be reset; what a guest was told of it, it was told by its exit.
-        cpu.spurious.set(cpu.spurious.get().wrapping_add(1));
+        RING.spurious.fetch_add(1, Ordering::Relaxed);
         return core::ptr::null();
     }
     if frame.vector == MACHINE_CHECK {

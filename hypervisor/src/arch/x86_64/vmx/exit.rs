@@ -1,5 +1,7 @@
 //! From a VM exit to an event.
 
+use core::sync::atomic::Ordering;
+
 use abi::vcpu::{Exit, blocking};
 use hypervisor_logic::vmx::exits::{neutral, reason};
 use hypervisor_logic::vmx::fields::field as f;
@@ -8,6 +10,7 @@ use super::{exception, vcpu, vmcs};
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::vcpu::{deliver, go_on};
 use crate::arch::{entry, interrupts};
+use crate::log::RING;
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sched::{self, Next};
@@ -60,7 +63,7 @@ fn interrupted(cpu: &Cpu, ec: Ref<Ec>, reason: u16) -> Next {
     if reason == reason::EXCEPTION_OR_NMI {
         let info = vmcs::read(f::EXIT_INTERRUPTION_INFO);
         if info & TYPE == TYPE_NMI && info & 0xff == NMI {
-            cpu.nmis.set(cpu.nmis.get().wrapping_add(1));
+            RING.nmis.fetch_add(1, Ordering::Relaxed);
             entry::unblock_nmi();
             return own(cpu, ec);
         }
