@@ -353,18 +353,24 @@ enum Refused {
     Always,
     /// Those with VT-x. Others take it for something that there is, and what the guest does then concerns nobody else.
     ByVmx,
+    /// The kernel, where QEMU would not find back from it. Processors do.
+    ForQemu,
 }
 
-use Refused::{Always, ByVmx};
+use Refused::{Always, ByVmx, ForQemu};
 
 impl Refused {
     fn here(self) -> bool {
-        self == Always || extension() == Extension::Vmx
+        match self {
+            Always => true,
+            ByVmx => extension() == Extension::Vmx,
+            ForQemu => extension() == Extension::Svm && is_tcg(),
+        }
     }
 }
 
 /// Ways to spoil a state.
-const SPOILERS: [Spoiler; 18] = [
+const SPOILERS: [Spoiler; 20] = [
     ("RFLAGS bit 1", Mode::Long, ByVmx, |s| s.rflags = 0),
     ("RFLAGS reserved", Mode::Long, ByVmx, |s| s.rflags |= 1 << 15),
     ("VM flag in long mode", Mode::Long, ByVmx, |s| s.rflags |= 1 << 17),
@@ -380,6 +386,8 @@ const SPOILERS: [Spoiler; 18] = [
     ("EFER reserved", Mode::Long, Always, |s| s.efer |= 1 << 40),
     ("RIP beyond 32 bits", Mode::Protected, ByVmx, |s| s.rip = 1 << 32),
     ("GDT base not canonical", Mode::Protected, ByVmx, |s| s.gdtr.base = 0x8000_0000_0000),
+    ("LME before PAE and paging", Mode::Protected, ForQemu, |s| s.efer |= 1 << 8),
+    ("LME in real mode", Mode::Real, ForQemu, |s| s.efer |= 1 << 8),
     ("LMA without LME", Mode::Long, ByVmx, |s| s.efer = 1 << 10),
     ("blocked by STI and MOV SS", Mode::Real, ByVmx, |s| s.blocking = 3),
     ("SS of another privilege", Mode::Protected, ByVmx, |s| s.ss.attr |= 3 << 5),

@@ -88,6 +88,12 @@ pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
         }
         finish_instruction(vmcb);
     }
+    // With LME but neither paging nor PAE in a guest, QEMU does not turn the kernel's paging on again when it leaves it: no instruction
+    // of the kernel would ever be found. Such a guest is not entered.
+    let [efer, cr0, cr4] = [f::GUEST_EFER, f::GUEST_CR0, f::GUEST_CR4].map(|it| vmcb.read(it));
+    if super::is_emulated_by_qemu() && [efer >> 8 & 1, cr0 >> 31 & 1, cr4 >> 5 & 1] == [1, 0, 0] {
+        vmcb.forget_state();
+    }
 }
 
 /// The event to inject and what is blocked: they decide together whether an NMI can come.

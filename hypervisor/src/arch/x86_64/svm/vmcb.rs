@@ -48,9 +48,8 @@ impl Vmcb {
 
     /// Clears the registers of the guest: whoever wants to go on from here has to set them all.
     pub fn forget_state(self) {
-        const STATE: core::ops::Range<usize> = 0x400..0x1000;
         // SAFETY: the rest of the page, from the state save area on (APM 2 appendix B).
-        unsafe { self.0.add(STATE.start).write_bytes(0, STATE.len()) };
+        unsafe { self.0.add(0x400).write_bytes(0, 0xc00) };
         // Not a state that could be entered: NW without CD (APM 2 15.5.1).
         self.write(f::GUEST_CR0, 1 << 29);
         self.write(f::GUEST_EFER, super::EFER_SVME);
