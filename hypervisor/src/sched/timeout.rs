@@ -1,6 +1,6 @@
 //! Timeouts: what must happen at an absolute time-stamp-counter value.
 //!
-//! The timeouts of a CPU are a balanced tree, linked through the objects that own them, so that arming and
+//! The timeouts of a CPU are a heap, linked through the objects that own them, so that arming and
 //! disarming take bounded time however many there are. The hardware timer is programmed for the first one
 //! or for the end of the running budget, whichever comes first.
 
@@ -44,19 +44,19 @@ impl Node for Ref<Timeout> {
 /// The timeouts of a CPU. Only what is bound to that CPU is armed here, and it must be disarmed before it
 /// is bound to another or destroyed.
 pub struct Timeouts {
-    tree: sched::Timeouts<Ref<Timeout>>,
+    heap: sched::Timeouts<Ref<Timeout>>,
 }
 
 impl Timeouts {
     /// None.
     pub const fn new() -> Self {
-        Self { tree: sched::Timeouts::new() }
+        Self { heap: sched::Timeouts::new() }
     }
 
     /// The earliest deadline.
     #[inline(always)]
     pub fn next(&self) -> u64 {
-        self.tree.next()
+        self.heap.next()
     }
 
     /// Arms `timeout`, which must belong to `owner`; [`u64::MAX`] disarms. Returns whether the earliest deadline may have changed.
@@ -65,13 +65,13 @@ impl Timeouts {
             return self.disarm(timeout);
         }
         timeout.owner.set(Some(owner));
-        self.tree.arm(Ref::of(timeout), deadline)
+        self.heap.arm(Ref::of(timeout), deadline)
     }
 
     /// Disarms `timeout`. Returns whether it was the first.
     #[inline(always)]
     pub fn disarm(&self, timeout: &Timeout) -> bool {
-        self.tree.disarm(Ref::of(timeout))
+        self.heap.disarm(Ref::of(timeout))
     }
 
     /// Disarms `timeout`, and tells its deadline if it was armed.
@@ -83,6 +83,6 @@ impl Timeouts {
 
     /// Takes out the first one if its time has come.
     pub fn expired(&self, now: u64) -> Option<Owner> {
-        self.tree.expired(now)?.owner.get()
+        self.heap.expired(now)?.owner.get()
     }
 }

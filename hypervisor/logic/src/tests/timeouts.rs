@@ -1,7 +1,7 @@
 use crate::sched::{Links, Node, Timeouts};
 use proptest::prelude::*;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 /// Something with a timeout.
@@ -32,33 +32,32 @@ fn slots(count: usize, touched: &Cell<u64>) -> Vec<Slot<'_>> {
     (0..count).map(|number| Slot { links: Links::new(), number, touched }).collect()
 }
 
-/// Everything that holds in a tree. Its nodes in order, by deadline and number.
-fn check(tree: &Timeouts<Handle>) -> Vec<(u64, usize)> {
-    type At<'a> = Option<Handle<'a>>;
-    fn walk<'a>(node: At<'a>, parent: At<'a>, order: &mut Vec<(u64, usize)>) -> u8 {
-        let Some(node) = node else { return 0 };
-        let links = &node.0.links;
-        let [up, left, right] = links.family();
-        assert!(up == parent, "a child does not know its parent");
-        let below_left = walk(left, Some(node), order);
-        order.push((links.deadline(), node.0.number));
-        let below_right = walk(right, Some(node), order);
-        assert!(below_left.abs_diff(below_right) <= 1, "unbalanced");
-        assert_eq!(links.height(), below_left.max(below_right) + 1);
-        links.height()
+/// Everything that holds in a heap. Its nodes in order, by deadline and number.
+fn check(heap: &Timeouts<Handle>) -> Vec<(u64, usize)> {
+    let mut nodes = Vec::new();
+    let mut waiting = Vec::from_iter(heap.first());
+    if let Some(first) = heap.first() {
+        assert!(first.0.links.family()[0].is_none(), "the first one is below another");
     }
-    let mut order = Vec::new();
-    let height = walk(tree.root(), None, &mut order);
-    assert!(order.is_sorted_by_key(|entry| entry.0));
-    assert_eq!(tree.first().map(|first| first.0.number), order.first().map(|(_, number)| *number));
-    assert_eq!(tree.next(), order.first().map_or(u64::MAX, |(deadline, _)| *deadline));
-    assert!(order.len() >= fewest(height), "{} nodes, {height} high", order.len());
-    order
-}
-
-/// The fewest nodes of a balanced tree: those of a Fibonacci tree.
-fn fewest(height: u8) -> usize {
-    (0..height).fold((0, 1), |(this, next), _| (next, this + next + 1)).0
+    while let Some(node) = waiting.pop() {
+        let links = &node.0.links;
+        let [_, left, right] = links.family();
+        for child in [left, right].into_iter().flatten() {
+            assert!(child.0.links.family()[0] == Some(node), "a child does not know its parent");
+            assert!(links.due() < child.0.links.due(), "a child is due before its parent");
+            waiting.push(child);
+        }
+        let [left, right] = [left, right].map(|at| at.map_or(0, |child| child.0.links.rank()));
+        assert!(left >= right, "the short side is on the left");
+        assert_eq!(links.rank(), right + 1);
+        nodes.push((links.due(), node.0.number));
+    }
+    nodes.sort_unstable();
+    assert_eq!(heap.first().map(|first| first.0.number), nodes.first().map(|(_, number)| *number));
+    assert_eq!(heap.next(), nodes.first().map_or(u64::MAX, |((deadline, _), _)| *deadline));
+    let rank = heap.first().map_or(0, |first| first.0.links.rank());
+    assert!(nodes.len() + 1 >= 1 << rank, "{} nodes, rank {rank}", nodes.len());
+    nodes.into_iter().map(|((deadline, _), number)| (deadline, number)).collect()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +86,7 @@ proptest! {
     fn follows_an_ordered_map(ops in prop::collection::vec(op(), 500)) {
         let touched = Cell::new(0);
         let slots = slots(SLOTS, &touched);
-        let tree = Timeouts::new();
+        let heap = Timeouts::new();
         // By deadline and the number of the operation that armed it.
         let mut model: BTreeMap<(u64, usize), usize> = BTreeMap::new();
         let mut keys = [None; SLOTS];
@@ -98,99 +97,97 @@ proptest! {
                     keys[slot].replace((deadline, now)).map(|old| model.remove(&old));
                     model.insert((deadline, now), slot);
                     let is_first = model.first_key_value().map(|(_, slot)| *slot) == Some(slot);
-                    let changed = tree.arm(Handle(&slots[slot]), deadline);
+                    let changed = heap.arm(Handle(&slots[slot]), deadline);
                     prop_assert_eq!(changed, is_first || first == Some(slot));
                 }
                 Op::Disarm(slot) => {
                     keys[slot].take().map(|old| model.remove(&old));
-                    prop_assert_eq!(tree.disarm(Handle(&slots[slot])), first == Some(slot));
+                    prop_assert_eq!(heap.disarm(Handle(&slots[slot])), first == Some(slot));
                 }
                 Op::Expire(time) => {
                     let due = model.first_entry().filter(|entry| entry.key().0 <= time);
                     let due = due.map(|entry| entry.remove());
                     due.map(|slot| keys[slot].take());
-                    prop_assert_eq!(tree.expired(time).map(|handle| handle.0.number), due);
+                    prop_assert_eq!(heap.expired(time).map(|handle| handle.0.number), due);
                 }
             }
             let order = model.iter().map(|((deadline, _), slot)| (*deadline, *slot));
-            prop_assert_eq!(check(&tree), order.collect::<Vec<_>>());
+            prop_assert_eq!(check(&heap), order.collect::<Vec<_>>());
             for (slot, key) in slots.iter().zip(keys) {
-                prop_assert_eq!(slot.links.is_armed(), key.is_some());
+                prop_assert_eq!(slot.links.rank() != 0, key.is_some());
                 prop_assert!(key.is_some() || slot.links.family() == [None; 3]);
             }
         }
     }
 }
 
+/// log2, rounded up, of how many there are.
+fn logarithm(count: usize) -> u64 {
+    u64::from(count.next_power_of_two().ilog2())
+}
+
+/// How often nodes are looked at or changed, at most, when the heap is merged with another or a node leaves it.
+fn bound(count: usize) -> u64 {
+    32 * (logarithm(count) + 2)
+}
+
+/// Deadlines that make heaps of different forms: a single path, none, scattered.
+const ORDERS: [fn(u64) -> u64; 5] = [
+    |n| n,
+    |n| u64::MAX - n,
+    |_| 7,
+    // From both ends inwards, and scattered.
+    |n| if n % 2 == 0 { n } else { u64::MAX - n },
+    |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+];
+
 #[test]
-fn no_order_of_arming_makes_it_high() {
+fn no_order_of_arming_makes_it_slow() {
     const COUNT: usize = 20_000;
-    let orders: [fn(u64) -> u64; 5] = [
-        |n| n,
-        |n| u64::MAX - n,
-        |_| 7,
-        // From both ends inwards, and scattered.
-        |n| if n % 2 == 0 { n } else { u64::MAX - n },
-        |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-    ];
-    for order in orders {
+    for order in ORDERS {
         let touched = Cell::new(0);
         let slots = slots(COUNT, &touched);
-        let tree = Timeouts::new();
+        let heap = Timeouts::new();
+        let measure = |op: &dyn Fn() -> bool| {
+            touched.set(0);
+            op();
+            assert!(touched.get() <= bound(COUNT), "{} steps", touched.get());
+        };
         for (slot, n) in slots.iter().zip(0..) {
-            tree.arm(Handle(slot), order(n));
+            measure(&|| heap.arm(Handle(slot), order(n)));
         }
-        assert_eq!(check(&tree).len(), COUNT);
-        // 1.44 log2(20000 + 2)
-        assert!(tree.root().is_some_and(|root| root.0.links.height() <= 20));
-    }
-}
-
-/// Arms a Fibonacci tree, the highest that there is for its number of nodes: a node's left side is one
-/// higher than its right one. From the top down, so that nothing rotates.
-fn arm_fibonacci<'a>(tree: &Timeouts<Handle<'a>>, slots: &'a [Slot<'a>], height: u8) {
-    let mut slots = slots.iter();
-    let mut waiting = VecDeque::from([(height, 0)]);
-    while let Some((height, before)) = waiting.pop_front() {
-        let (left, right) = (height.saturating_sub(1), height.saturating_sub(2));
-        let deadline = before + fewest(left);
-        tree.arm(Handle(slots.next().unwrap()), deadline as u64);
-        waiting.extend(
-            [(left, before), (right, deadline + 1)].iter().filter(|(height, _)| *height > 0),
-        );
-    }
-    assert!(slots.next().is_none());
-}
-
-/// How often nodes are looked at or changed, at most, to disarm one of the highest tree or to arm it anew.
-fn most_work(height: u8) -> u64 {
-    let touched = Cell::new(0);
-    let slots = slots(fewest(height), &touched);
-    let mut most = 0;
-    let mut measure = |op: &dyn Fn() -> bool| {
-        touched.set(0);
-        op();
-        most = most.max(touched.get());
-    };
-    for victim in slots.iter().map(Handle) {
-        for deadline in [0, victim.0.number as u64, slots.len() as u64] {
-            let tree = Timeouts::new();
-            arm_fibonacci(&tree, &slots, height);
-            assert_eq!(tree.root().map(|root| root.0.links.height()), Some(height));
-            measure(&|| tree.disarm(victim));
-            check(&tree);
-            measure(&|| tree.arm(victim, deadline));
-            assert_eq!(check(&tree).len(), slots.len());
-            while tree.expired(u64::MAX).is_some() {}
+        assert_eq!(check(&heap).len(), COUNT);
+        // Out of the middle, to both ends, and out for good.
+        for slot in slots.iter().step_by(7) {
+            measure(&|| heap.arm(Handle(slot), 0));
+            measure(&|| heap.arm(Handle(slot), u64::MAX));
+            measure(&|| heap.disarm(Handle(slot)));
+        }
+        assert_eq!(check(&heap).len(), COUNT - COUNT.div_ceil(7));
+        while heap.first().is_some() {
+            measure(&|| heap.expired(u64::MAX).is_some());
         }
     }
-    most
 }
 
 #[test]
-fn the_worst_case_grows_with_the_height() {
-    for height in 1..=10 {
-        let work = most_work(height);
-        assert!(work <= 16 * u64::from(height), "{work} at {height}");
+fn the_worst_case_grows_with_the_logarithm() {
+    for count in (1..=48).chain([1 << 10, 1 << 14]) {
+        for order in ORDERS {
+            let touched = Cell::new(0);
+            let slots = slots(count, &touched);
+            // Every node, out of the same heap; of many some.
+            for victim in slots.iter().step_by(count.div_ceil(48)) {
+                let heap = Timeouts::new();
+                for (slot, n) in slots.iter().zip(0..) {
+                    heap.arm(Handle(slot), order(n));
+                }
+                touched.set(0);
+                heap.disarm(Handle(victim));
+                assert!(touched.get() <= bound(count), "{} steps, {count} nodes", touched.get());
+                assert_eq!(check(&heap).len(), count - 1);
+                while heap.expired(u64::MAX).is_some() {}
+            }
+        }
     }
 }
