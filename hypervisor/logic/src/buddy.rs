@@ -1,7 +1,7 @@
 //! A buddy allocator of pages: blocks of one, two and four pages, each aligned to its size.
 //!
 //! ```text
-//! range   | bitmap | page | page | ...          bitmap: one bit a page, set = free
+//! memory  | bitmap | page | page | ...          bitmap: one bit a page, set = free
 //! block   | next | previous | ...               of a free block: the links of its list
 //! ```
 //!
@@ -10,16 +10,12 @@
 //! blocks they form: `1111` is one block of four, `0011` one of two, `0101` two single pages.
 //! Taking and freeing touch one word of a bitmap and at most one list an order.
 
-use crate::list::List;
-
 /// Bytes in a page.
 const PAGE: u64 = 4096;
 /// Orders of blocks: a block of order `n` has `1 << n` pages.
 pub const ORDERS: usize = 3;
 /// Order of the largest block.
 const LARGEST: u32 = ORDERS as u32 - 1;
-/// Ranges that can be donated.
-pub const RANGES: usize = 4;
 /// Pages whose bits fill a page.
 const PAGES_A_PAGE: u64 = PAGE * 8;
 /// No block. Page 0 cannot be donated.
@@ -34,20 +30,13 @@ pub trait Memory {
     fn write(&mut self, address: u64, value: u64);
 }
 
-/// Why a range cannot be donated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It starts at page 0 or in the middle of a page, or it ends beyond 64 bits.
-    BadRange,
-    /// Its bitmap would leave nothing of it.
-    TooSmall,
-    /// There are [`RANGES`] already.
-    Full,
-}
-
-/// Memory that was donated in one piece.
-#[derive(Clone, Copy, Debug)]
-struct Range {
+/// The free blocks of one range of memory.
+#[derive(Debug, Default)]
+pub struct Buddy {
+    /// First free block, by order.
+    heads: [u64; ORDERS],
+    /// Free pages.
+    free: u64,
     /// Address behind bit 0: the start, rounded down to the largest block. Bits outside the range
     /// stay clear, so nothing merges across its ends.
     origin: u64,
@@ -55,23 +44,6 @@ struct Range {
     len: u64,
     /// Address of the bitmap.
     map: u64,
-}
-
-/// Where a block's bits are: the address of a word, and the first bit in it.
-#[derive(Clone, Copy)]
-struct Bits {
-    word: u64,
-    shift: u32,
-}
-
-/// The free blocks of up to [`RANGES`] ranges of memory.
-#[derive(Debug)]
-pub struct Buddy {
-    /// First free block, by order.
-    heads: [u64; ORDERS],
-    /// Free pages.
-    free: u64,
-    ranges: List<Range, RANGES>,
 }
 
 /// Bytes in a block.
@@ -84,17 +56,10 @@ const fn mask(order: u32) -> u64 {
     (1 << (1 << order)) - 1
 }
 
-impl Default for Buddy {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Buddy {
     /// No memory.
     pub const fn new() -> Self {
-        let ranges = List::new(Range { origin: 0, len: 0, map: 0 });
-        Self { heads: [NONE; ORDERS], free: 0, ranges }
+        Self { heads: [NONE; ORDERS], free: 0, origin: 0, len: 0, map: 0 }
     }
 
     /// Pages that are free, in blocks of any order.
@@ -103,29 +68,22 @@ impl Buddy {
         self.free
     }
 
-    /// Adds `pages` pages from `base` on. The first of them, one in 32,768, hold their bitmap; the
-    /// others become free. Takes time in proportion to `pages`.
+    /// Adds `pages` pages from `base` on, once. The first of them, one in 32,768, hold their bitmap;
+    /// the others become free. Takes time in proportion to `pages`.
     ///
-    /// # Errors
-    /// [`Refusal`]; nothing was added then.
-    pub fn donate(
-        &mut self,
-        memory: &mut impl Memory,
-        base: u64,
-        pages: u64,
-    ) -> Result<(), Refusal> {
+    /// Returns whether there was none before, the range starts with a page other than page 0, it ends
+    /// within 64 bits, and its bitmap leaves something of it; otherwise nothing was added.
+    pub fn donate(&mut self, memory: &mut impl Memory, base: u64, pages: u64) -> bool {
         let end = pages.checked_mul(PAGE).and_then(|len| base.checked_add(len));
-        let Some(end) = end.filter(|_| base != NONE && base.is_multiple_of(PAGE)) else {
-            return Err(Refusal::BadRange);
-        };
+        let usable = self.len == 0 && base != NONE && base.is_multiple_of(PAGE);
+        let Some(end) = end.filter(|_| usable) else { return false };
         let origin = base & !(size(LARGEST) - 1);
         let len = end - origin;
         let first = base + (len / PAGE).div_ceil(PAGES_A_PAGE) * PAGE;
         if first >= end {
-            return Err(Refusal::TooSmall);
+            return false;
         }
-        let range = Range { origin, len, map: base };
-        self.ranges.push(range).map_err(|_| Refusal::Full)?;
+        (self.origin, self.len, self.map) = (origin, len, base);
         for word in (base..first).step_by(8) {
             memory.write(word, 0);
         }
@@ -137,7 +95,7 @@ impl Buddy {
             at -= size(order);
             self.free(memory, at, order);
         }
-        Ok(())
+        true
     }
 
     /// Takes a block of `1 << order` pages, aligned to its size: its address. What is in it is
@@ -155,9 +113,8 @@ impl Buddy {
         for half in (order..found).rev() {
             self.push(memory, block.wrapping_add(size(half)), half);
         }
-        let bits = self.bits(block)?;
-        let map = memory.read(bits.word);
-        memory.write(bits.word, map & !(mask(order) << bits.shift));
+        let (word, shift) = self.bits(block)?;
+        memory.write(word, memory.read(word) & !(mask(order) << shift));
         self.free = self.free.wrapping_sub(1 << order);
         Some(block)
     }
@@ -168,7 +125,7 @@ impl Buddy {
         let bits = self.bits(block).filter(|_| order <= LARGEST);
         debug_assert!(bits.is_some(), "{block:#x} was never donated");
         debug_assert!(block.is_multiple_of(size(order)), "{block:#x} is not aligned");
-        let Some(Bits { word, mut shift }) = bits else { return };
+        let Some((word, mut shift)) = bits else { return };
         let old = memory.read(word);
         debug_assert!(old >> shift & mask(order) == 0, "{block:#x} is freed twice");
         let map = old | mask(order) << shift;
@@ -189,13 +146,11 @@ impl Buddy {
         self.push(memory, block, order);
     }
 
-    /// Where the bits of a block are.
-    #[inline]
-    fn bits(&self, block: u64) -> Option<Bits> {
-        let inside = |range: &&Range| block.wrapping_sub(range.origin) < range.len;
-        let range = self.ranges.iter().find(inside)?;
-        let page = block.wrapping_sub(range.origin) / PAGE;
-        Some(Bits { word: range.map.wrapping_add(page / 64 * 8), shift: (page % 64) as u32 })
+    /// Where the bits of a block are, as the address of a word and the first bit in it.
+    fn bits(&self, block: u64) -> Option<(u64, u32)> {
+        let offset = Some(block.wrapping_sub(self.origin)).filter(|offset| *offset < self.len)?;
+        let page = offset / PAGE;
+        Some((self.map.wrapping_add(page / 64 * 8), (page % 64) as u32))
     }
 
     /// Puts a block at the head of its list.

@@ -10,6 +10,7 @@
 
 use crate::frames::{Frames, WORDS};
 use abi::cap::{NULL, ObjectType, Perms, SELECTORS, Selector};
+use abi::hypercall::Status;
 
 /// Capabilities in a leaf page.
 const PER_LEAF: u32 = (WORDS / SLOT) as u32;
@@ -66,17 +67,6 @@ impl Cap {
 pub const fn matches(meta: u64, ty: ObjectType, need: Perms) -> bool {
     let need = need.0 as u64;
     meta & (0xff00 | need) == (ty as u64) << 8 | need
-}
-
-/// Why a capability was not put into a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InsertError {
-    /// The selector is [`NULL`] or too large, or the capability is empty.
-    BadSelector,
-    /// There is a capability already.
-    Occupied,
-    /// No page is left for a leaf.
-    NoMemory,
 }
 
 /// A step of going through a table.
@@ -140,7 +130,7 @@ pub fn clear(frames: &mut impl Frames, head: u64, slot: u64) -> u64 {
 impl ObjectTable {
     /// An empty table; `None` if there is no page for its root.
     pub fn new(frames: &mut impl Frames) -> Option<Self> {
-        frames.alloc().map(Self::from_root)
+        frames.alloc().map(|root| Self { root })
     }
 
     /// The table with that root page.
@@ -167,25 +157,27 @@ impl ObjectTable {
     /// begins now.
     ///
     /// # Errors
-    /// See [`InsertError`]; the table's capabilities are as before.
+    /// [`Status::BadCap`]: the selector is [`NULL`] or too large, or the capability is empty.
+    /// [`Status::Occupied`]: there is a capability already. [`Status::Quota`]: no page is left for a
+    /// leaf. The table's capabilities are as before.
     pub fn insert(
         &mut self,
         frames: &mut impl Frames,
         sel: Selector,
         cap: Cap,
         head: u64,
-    ) -> Result<u64, InsertError> {
+    ) -> Result<u64, Status> {
         if sel == NULL || sel >= SELECTORS || cap.is_empty() {
-            return Err(InsertError::BadSelector);
+            return Err(Status::BadCap);
         }
         let mut leaf = frames.read(self.root, root_index(sel));
         if leaf == 0 {
-            leaf = frames.alloc().ok_or(InsertError::NoMemory)?;
+            leaf = frames.alloc().ok_or(Status::Quota)?;
             frames.write(self.root, root_index(sel), leaf);
         }
         let slot = leaf + 8 * leaf_index(sel) as u64;
         if read(frames, slot, 0) != 0 {
-            return Err(InsertError::Occupied);
+            return Err(Status::Occupied);
         }
         write(frames, slot, NEXT, head);
         write(frames, slot, PREVIOUS, 0);

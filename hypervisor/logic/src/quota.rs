@@ -1,5 +1,7 @@
 //! Accounts of kernel memory, in pages.
 
+use abi::hypercall::Status;
+
 /// What a protection domain may spend on kernel memory and what it has left of it.
 ///
 /// Free pages never exceed the limit; the sum of the limits changes by nothing here.
@@ -9,10 +11,6 @@ pub struct Quota {
     limit: u64,
     closed: bool,
 }
-
-/// The account has too little left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
 
 impl Quota {
     /// An account of `limit` pages, all free.
@@ -35,13 +33,13 @@ impl Quota {
     /// Pays for `pages`.
     ///
     /// # Errors
-    /// [`Exhausted`] if fewer are free, or the account is closed; nothing was taken then.
+    /// [`Status::Quota`] if fewer are free, or the account is closed; nothing was taken then.
     #[inline]
-    pub fn take(&mut self, pages: u64) -> Result<(), Exhausted> {
+    pub fn take(&mut self, pages: u64) -> Result<(), Status> {
         if self.closed {
-            return Err(Exhausted);
+            return Err(Status::Quota);
         }
-        self.free = self.free.checked_sub(pages).ok_or(Exhausted)?;
+        self.free = self.free.checked_sub(pages).ok_or(Status::Quota)?;
         Ok(())
     }
 
@@ -60,12 +58,12 @@ impl Quota {
     /// Moves free pages from one account to another.
     ///
     /// # Errors
-    /// [`Exhausted`] if `from` has fewer free pages, or `to` cannot count so many; nothing has
+    /// [`Status::Quota`] if `from` has fewer free pages, or `to` cannot count so many; nothing has
     /// moved then.
-    pub fn transfer(from: &mut Self, to: &mut Self, pages: u64) -> Result<(), Exhausted> {
-        let left = from.free.checked_sub(pages).ok_or(Exhausted)?;
+    pub fn transfer(from: &mut Self, to: &mut Self, pages: u64) -> Result<(), Status> {
+        let left = from.free.checked_sub(pages).ok_or(Status::Quota)?;
         // The limit bounds the free pages, so this one check covers both.
-        let limit = to.limit.checked_add(pages).ok_or(Exhausted)?;
+        let limit = to.limit.checked_add(pages).ok_or(Status::Quota)?;
         from.free = left;
         from.limit = from.limit.saturating_sub(pages);
         to.free = to.free.saturating_add(pages);

@@ -6,7 +6,7 @@ use hypervisor_logic::objects::Cap;
 
 use super::fail;
 use crate::arch::cpu::cpu;
-use crate::mem::tables::ReadOnly;
+use crate::mem::tables::Kernel;
 use crate::object::ec::Ec;
 use crate::object::space::{Space, Table};
 use crate::object::{Header, Ref, destroy};
@@ -34,7 +34,7 @@ pub extern "C" fn destroy(ec: &Ec, _: u64, word: u64, _: u64, _: u64, _: u64) ->
 /// The object to destroy, and the slot of its capability.
 fn find(caller: Ref<Ec>, selector: Selector) -> Result<(Ref<Header>, u64), Status> {
     let table = caller.pd.object_table().ok_or(Status::BadCap)?;
-    let found = table.find_next(&ReadOnly, selector, selector.saturating_add(1));
+    let found = table.find_next(&Kernel, selector, selector.saturating_add(1));
     let Some((cap @ Cap { object, .. }, slot)) = found.cap else { return Err(Status::BadCap) };
     if cap.perms().intersection(Perms::DESTROY) == Perms::NONE {
         return Err(Status::BadCap);

@@ -8,13 +8,13 @@ use abi::hypercall::Status;
 use abi::layout::{PAGE_SHIFT, USER_TOP};
 use hypervisor_logic::objects::ObjectTable;
 use hypervisor_logic::paging;
-use hypervisor_logic::paging::{Flush, MapError, Progress, Source};
+use hypervisor_logic::paging::{Flush, Progress, Source};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
 use crate::arch::{self, Bitmap, shootdown};
 use crate::mem::pool;
-use crate::mem::tables::{ReadOnly, Tables};
+use crate::mem::tables::{Kernel, Tables};
 use crate::object::pd::{Pd, insert};
 use crate::object::space::{Space, Table};
 use crate::object::{destroy, lookup};
@@ -81,7 +81,7 @@ fn capabilities(
     }
     let step = count.min(STEP);
     for i in 0..step {
-        let cap = source.get(&ReadOnly, (from + i) as Selector);
+        let cap = source.get(&Kernel, (from + i) as Selector);
         if !cap.is_empty() {
             let cap = cap.with(Perms(cap.perms().0 & perms.0));
             if let Err(status) = insert(table, &payer.account, (to + i) as Selector, cap) {
@@ -133,9 +133,8 @@ fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
     }
     match done.error {
         // What was done stays; the caller learns how much when it asks for less.
-        Some(MapError::NoMemory) if done.done == 0 => Err(Status::Quota),
-        Some(MapError::Unaligned) => Err(Status::BadParam),
-        Some(MapError::NoMemory) | None => Ok(Values::progress(done.done, count)),
+        Some(error) if done.done == 0 || error != Status::Quota => Err(error),
+        _ => Ok(Values::progress(done.done, count)),
     }
 }
 
@@ -151,7 +150,7 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
                 .checked_add(count)
                 .filter(|end| *end <= u64::from(SELECTORS))
                 .ok_or(Status::BadParam)?;
-            let found = table.find_next(&ReadOnly, first as Selector, end as Selector);
+            let found = table.find_next(&Kernel, first as Selector, end as Selector);
             let mut done = u64::from(found.next).saturating_sub(first).min(count);
             if let Some((cap, slot)) = found.cap
                 && !destroy::drop_capability(cpu, cap, slot)

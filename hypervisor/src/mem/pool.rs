@@ -27,13 +27,12 @@ impl Memory for Window {
 }
 
 /// Gives `pages` pages from `base` on to the pool, which keeps the first of them, one in 32,768, for itself. They must be
-/// mapped in the window. Returns whether the pool could use them; it remembers
-/// [`RANGES`](hypervisor_logic::buddy::RANGES) ranges.
+/// mapped in the window. Returns whether the pool could use them: it has one range.
 ///
 /// # Safety
 /// Nobody else may use that memory, now or later.
 pub unsafe fn donate(base: u64, pages: u64) -> bool {
-    POOL.lock().donate(&mut Window, base, pages).is_ok()
+    POOL.lock().donate(&mut Window, base, pages)
 }
 
 /// Pages that are free.

@@ -26,28 +26,8 @@ impl Frames for Tables<'_> {
 
     #[inline(always)]
     fn write(&mut self, page: u64, index: usize, value: u64) {
-        // SAFETY: as in `read`; table pages are only accessed through this, one kernel path at a time.
-        unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
+        write(page, index, value);
     }
-}
-
-/// Table pages for looking up only.
-#[derive(Clone, Copy)]
-pub struct ReadOnly;
-
-impl Frames for ReadOnly {
-    fn alloc(&mut self) -> Option<u64> {
-        None
-    }
-
-    fn free(&mut self, _page: u64) {}
-
-    #[inline(always)]
-    fn read(&self, page: u64, index: usize) -> u64 {
-        read(page, index)
-    }
-
-    fn write(&mut self, _page: u64, _index: usize, _value: u64) {}
 }
 
 #[inline(always)]
@@ -57,7 +37,13 @@ fn read(page: u64, index: usize) -> u64 {
     unsafe { virt(page).cast::<u64>().add(index & 511).read_volatile() }
 }
 
-/// Boot-time tables that belong to the kernel itself and are never freed.
+#[inline(always)]
+fn write(page: u64, index: usize, value: u64) {
+    // SAFETY: as in `read`; table pages are only accessed through `Frames`, one kernel path at a time.
+    unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
+}
+
+/// Table pages that the kernel itself pays for, of boot-time tables that are never freed; also for whoever only looks something up.
 pub struct Kernel;
 
 impl Frames for Kernel {
@@ -70,12 +56,12 @@ impl Frames for Kernel {
         unsafe { pool::free(page) };
     }
 
+    #[inline(always)]
     fn read(&self, page: u64, index: usize) -> u64 {
         read(page, index)
     }
 
     fn write(&mut self, page: u64, index: usize, value: u64) {
-        // SAFETY: as for `Tables`.
-        unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
+        write(page, index, value);
     }
 }

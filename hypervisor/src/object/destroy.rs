@@ -23,7 +23,7 @@ use crate::arch::space::GuestTable;
 use crate::arch::{self, interrupts, shootdown};
 use crate::hypercall::release;
 use crate::mem::pool;
-use crate::mem::tables::{Kernel, ReadOnly, Tables};
+use crate::mem::tables::{Kernel, Tables};
 use crate::sched::errand::{self, Errand};
 use crate::{ipc, list, sched};
 
@@ -57,7 +57,7 @@ pub fn undo(cpu: &Cpu, object: Ref<Header>) {
 pub fn drop_capability(cpu: &Cpu, cap: Cap, slot: u64) -> bool {
     // SAFETY: a capability that is in a table names a live object.
     let header = unsafe { Ref::<Header>::from_address(cap.object) };
-    let last = header.slots.get() == slot && objects::next(&ReadOnly, slot) == 0;
+    let last = header.slots.get() == slot && objects::next(&Kernel, slot) == 0;
     if last && matches!(header.ty, ObjectType::Sm | ObjectType::Pt) {
         return step(cpu, header, slot);
     }
@@ -84,7 +84,7 @@ fn as_ref<T>(object: Ref<Header>) -> Ref<T> {
 fn forget(object: Ref<Header>, keep: u64) -> bool {
     for _ in 0..LINKS {
         let head = object.slots.get();
-        let slot = if head == keep && head != 0 { objects::next(&ReadOnly, head) } else { head };
+        let slot = if head == keep && head != 0 { objects::next(&Kernel, head) } else { head };
         if slot == 0 {
             return true;
         }
@@ -204,7 +204,7 @@ fn space(cpu: &Cpu, space: Ref<Space>) -> bool {
     let account = &space.pd.account;
     let done = match &space.table {
         Table::Object(table) => {
-            let found = table.find_next(&ReadOnly, cursor as u32, SELECTORS);
+            let found = table.find_next(&Kernel, cursor as u32, SELECTORS);
             if found.cap.is_none_or(|(cap, slot)| drop_capability(cpu, cap, slot)) {
                 cursor = found.next.into();
             }

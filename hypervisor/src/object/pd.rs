@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use abi::cap::{ObjectType, Selector};
 use abi::hypercall::Status;
-use hypervisor_logic::objects::{Cap, InsertError, ObjectTable};
+use hypervisor_logic::objects::{Cap, ObjectTable};
 use hypervisor_logic::quota::Quota;
 
 use super::space::Space;
@@ -12,7 +12,7 @@ use super::{Header, Object, Ref};
 use crate::list::List;
 use crate::mem::pool;
 use crate::mem::slab::Slabs;
-use crate::mem::tables::{ReadOnly, Tables};
+use crate::mem::tables::{Kernel, Tables};
 use crate::sync::Local;
 
 /// A protection domain.
@@ -95,7 +95,7 @@ impl Pd {
     #[inline(always)]
     pub fn capability(&self, selector: Selector) -> Cap {
         // Every domain has an object space before its first thread exists.
-        ObjectTable::from_root(self.table.get()).get(&ReadOnly, selector)
+        ObjectTable::from_root(self.table.get()).get(&Kernel, selector)
     }
 
     /// Puts a capability into the domain's object space.
@@ -118,11 +118,7 @@ pub fn insert(
     // SAFETY: a capability that is in a table or about to be put into one names a live object.
     let header = unsafe { Ref::<Header>::from_address(cap.object) };
     let inserted = table.insert(&mut Tables(account), selector, cap, header.slots.get());
-    header.slots.set(inserted.map_err(|error| match error {
-        InsertError::BadSelector => Status::BadCap,
-        InsertError::Occupied => Status::Occupied,
-        InsertError::NoMemory => Status::Quota,
-    })?);
+    header.slots.set(inserted?);
     Ok(())
 }
 
@@ -222,6 +218,6 @@ impl Account {
         if core::ptr::eq(self, to) {
             return Ok(());
         }
-        Quota::transfer(self.quota(), to.quota(), pages).map_err(|_| Status::Quota)
+        Quota::transfer(self.quota(), to.quota(), pages)
     }
 }

@@ -139,20 +139,10 @@ impl<const GUEST: bool> Format for LongMode<GUEST> {
 
     #[inline]
     fn rights(self, entry: u64) -> MemRights {
-        let mut rights = MemRights::R.0;
-        if entry & Self::RW != 0 {
-            rights |= MemRights::W.0;
-        }
-        if entry & Self::XD == 0 {
-            rights |= MemRights::X.0;
-        }
-        if entry & Self::UC != 0 {
-            rights |= MemRights::UNCACHED.0;
-        }
-        if entry & Self::PIN != 0 {
-            rights |= PINNED.0;
-        }
-        MemRights(rights)
+        let when = |bits, right: MemRights| if entry & bits != 0 { right.0 } else { 0 };
+        let kind = when(Self::UC, MemRights::UNCACHED) | when(Self::PIN, PINNED);
+        let execute = MemRights::X.0 & !when(Self::XD, MemRights::X);
+        MemRights(MemRights::R.0 | when(Self::RW, MemRights::W) | execute | kind)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::format::{Format, address, table_address};
 use super::walk::{STEP, WALK, index, pages};
-use super::{Flush, MapError, PINNED, PageTable, Progress};
+use super::{Flush, PINNED, PageTable, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 
 /// What one call of [`grant()`] may cost, in units of about one entry.
 const WORK: u64 = 256;
@@ -74,7 +75,7 @@ impl<F: Format> Source for PageTable<F> {
         let table = match cursor.get(page) {
             Some(table) => table,
             None => {
-                let slot = self.find(frames, page << 12);
+                let slot = self.find(frames, page << 12, 12);
                 if slot.shift != 12 {
                     let span = pages(slot.shift);
                     let offset = page & span.wrapping_sub(1);
@@ -125,7 +126,7 @@ const fn present(pa: u64, pages: u64, rights: MemRights) -> Run {
 /// is: see [`Progress::done`].
 ///
 /// Errors are those of [`PageTable::map`]; a range that reaches beyond the destination is
-/// [`MapError::Unaligned`].
+/// [`Status::BadParam`].
 pub fn grant<S: Source, F: Format>(
     src: &S,
     frames: &mut impl Frames,
@@ -138,7 +139,7 @@ pub fn grant<S: Source, F: Format>(
     let mut progress = Progress::default();
     let fits = dst_page.checked_add(count).is_some_and(|end| end <= F::PAGES);
     if !fits || src_page.checked_add(count).is_none() {
-        progress.error = Some(MapError::Unaligned);
+        progress.error = Some(Status::BadParam);
         return progress;
     }
     if !rights.contains(MemRights::R) {
@@ -167,7 +168,7 @@ pub fn grant<S: Source, F: Format>(
         let run = Extent { pages: extent.pages.min(left), rights: MemRights(new), ..extent };
         match place(frames, dst, &mut into, to, run) {
             Ok(placed) => {
-                progress.flush = progress.flush.or(placed.flush);
+                progress.flush = progress.flush.max(placed.flush);
                 progress.done = progress.done.wrapping_add(placed.pages);
                 work = work.saturating_sub(placed.cost);
             }
@@ -195,7 +196,7 @@ fn place<F: Format>(
     into: &mut Cursor,
     page: u64,
     run: Extent,
-) -> Result<Placed, MapError> {
+) -> Result<Placed, Status> {
     if !run.rights.contains(MemRights::R) {
         return Ok(Placed { pages: run.pages, cost: WALK, flush: Flush::None });
     }
@@ -251,7 +252,7 @@ fn place_large<F: Format>(
     page: u64,
     run: Extent,
     shift: u32,
-) -> Result<Option<Placed>, MapError> {
+) -> Result<Option<Placed>, Status> {
     let va = page << 12;
     let table = dst.enter(frames, va, shift)?;
     let old = frames.read(table, index(va, shift));

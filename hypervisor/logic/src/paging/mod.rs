@@ -18,6 +18,7 @@ pub use grant::{Cursor, Extent, Run, Source, grant};
 pub use table::{Mapping, PageTable};
 
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 
 /// Marks a leaf that belongs to the kernel, such as a UTCB: it cannot be the source of a grant, and
 /// only [`PageTable::map`], or a removal that names this bit, replaces it. Only leaves of 4 KiB in
@@ -25,7 +26,9 @@ use abi::cap::MemRights;
 pub const PINNED: MemRights = MemRights(1 << 31);
 
 /// Whether stale translations may be cached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Of two, the larger one counts for both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use]
 pub enum Flush {
     /// No present translation changed.
@@ -33,26 +36,6 @@ pub enum Flush {
     None,
     /// A present translation changed or lost rights, or a table page was freed.
     Needed,
-}
-
-impl Flush {
-    /// Needed if either is.
-    pub const fn or(self, other: Self) -> Self {
-        match self {
-            Self::None => other,
-            Self::Needed => Self::Needed,
-        }
-    }
-}
-
-/// Why a translation could not be changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// No page is left for a table.
-    NoMemory,
-    /// An address is not aligned to the size of the leaf, there is no leaf of that size, or an
-    /// address is outside the space.
-    Unaligned,
 }
 
 /// How far an operation on a range came.
@@ -64,6 +47,7 @@ pub struct Progress {
     pub done: u64,
     /// Whether to flush; meaningful with an error too.
     pub flush: Flush,
-    /// What ended the operation early.
-    pub error: Option<MapError>,
+    /// What ended the operation early: [`Status::Quota`] or [`Status::BadParam`], as for
+    /// [`PageTable::map`].
+    pub error: Option<Status>,
 }

@@ -2,9 +2,10 @@
 
 use super::format::{address, table_address};
 use super::walk::{ROOT_SHIFT, STEP, Slot, WALK, index, pages};
-use super::{Flush, Format, MapError, PINNED, Progress};
+use super::{Flush, Format, PINNED, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 
 /// Entries that one call of [`PageTable::revoke`] looks at.
 const REVOKE_WORK: u64 = 512;
@@ -47,7 +48,7 @@ impl<F: Format> PageTable<F> {
         if !self.format.reaches(va) {
             return None;
         }
-        let Slot { entry, shift, .. } = self.find(frames, va);
+        let Slot { entry, shift, .. } = self.find(frames, va, 12);
         self.format.present(entry).then(|| Mapping {
             pa: address(entry, shift),
             shift,
@@ -59,9 +60,10 @@ impl<F: Format> PageTable<F> {
     /// it is split, tables below it are freed.
     ///
     /// # Errors
-    /// [`MapError::NoMemory`]: a table is missing and cannot be had; every translation is as
+    /// [`Status::Quota`]: a table is missing and no page is left for it; every translation is as
     /// before.
-    /// [`MapError::Unaligned`]: an address or the size is not possible.
+    /// [`Status::BadParam`]: an address is not aligned to the size of the leaf or outside the space,
+    /// or there is no leaf of that size.
     #[inline]
     pub fn map(
         &mut self,
@@ -70,13 +72,13 @@ impl<F: Format> PageTable<F> {
         pa: u64,
         shift: u32,
         rights: MemRights,
-    ) -> Result<Flush, MapError> {
+    ) -> Result<Flush, Status> {
         let possible = matches!(shift, 12 | 21 | 30)
             && shift <= self.format.max_leaf_shift()
             && (shift == 12 || !rights.contains(PINNED));
-        let low = (1_u64.checked_shl(shift).ok_or(MapError::Unaligned)?).wrapping_sub(1);
+        let low = (1_u64.checked_shl(shift).ok_or(Status::BadParam)?).wrapping_sub(1);
         if !possible || (va | pa) & low != 0 || !self.format.reaches(va) || pa >> 52 != 0 {
-            return Err(MapError::Unaligned);
+            return Err(Status::BadParam);
         }
         let table = self.enter(frames, va, shift)?;
         let leaf = self.format.leaf(pa, shift, rights);
@@ -118,38 +120,12 @@ impl<F: Format> PageTable<F> {
         frames.free(table);
     }
 
-    /// Takes rights away from `pages` pages of 4 KiB, all of them at once; without
-    /// [`MemRights::R`] nothing is left of a translation. The caller bounds `pages`.
+    /// Takes rights away from `count` pages of 4 KiB; without [`MemRights::R`] nothing is left of a
+    /// translation. Works until a certain number of entries has been looked at, whatever `count` is,
+    /// and says how far it came. A large leaf within the range is one entry.
     ///
-    /// # Errors
-    /// [`MapError::NoMemory`] when a leaf would have to be split at an edge of the range and there
-    /// is no page for it. That leaf is as before, those before it have changed: flush then too.
-    pub fn protect(
-        &mut self,
-        frames: &mut impl Frames,
-        va: u64,
-        pages: u64,
-        remove: MemRights,
-    ) -> Result<Flush, MapError> {
-        if va & 0xfff != 0 {
-            return Err(MapError::Unaligned);
-        }
-        let (mut page, mut left, mut flush) = (va >> 12, pages, Flush::None);
-        while left > 0 {
-            let step = self.revoke(frames, page, left, remove);
-            flush = flush.or(step.flush);
-            if let Some(error) = step.error {
-                return Err(error);
-            }
-            page = page.saturating_add(step.done);
-            left = left.saturating_sub(step.done);
-        }
-        Ok(flush)
-    }
-
-    /// [`Self::protect`] in bounded steps, by page number: works until a certain number of entries
-    /// has been looked at, whatever `count` is, and says how far it came. A large leaf within the
-    /// range is one entry.
+    /// The error is [`Status::Quota`] when a leaf would have to be split at an edge of the range and
+    /// there is no page for it. That leaf is as before.
     pub fn revoke(
         &mut self,
         frames: &mut impl Frames,
@@ -161,11 +137,11 @@ impl<F: Format> PageTable<F> {
         let (mut at, mut work, mut flush) = (page, REVOKE_WORK, Flush::None);
         while at < end && work > 0 {
             work = work.saturating_sub(WALK);
-            let slot = self.find(frames, at << 12);
+            let slot = self.find(frames, at << 12, 12);
             if slot.shift == 12 {
                 let stop = end.min((at | 511).wrapping_add(1));
                 let count = stop.wrapping_sub(at);
-                flush = flush.or(self.reduce(frames, slot, count as usize, remove));
+                flush = flush.max(self.reduce(frames, slot, count as usize, remove));
                 work = work.saturating_sub(count);
                 at = stop;
                 continue;
@@ -175,7 +151,7 @@ impl<F: Format> PageTable<F> {
             if self.reduced(slot.entry, slot.shift, remove) == slot.entry {
                 at = next;
             } else if at == first && next <= end {
-                flush = flush.or(self.reduce(frames, slot, 1, remove));
+                flush = flush.max(self.reduce(frames, slot, 1, remove));
                 at = next;
             } else if let Err(error) = self.grow(frames, slot) {
                 return Progress { done: at.wrapping_sub(page), flush, error: Some(error) };
@@ -228,39 +204,21 @@ impl<F: Format> PageTable<F> {
             if *next >= end {
                 return true;
             }
-            let Slot { table, index, shift, entry } = self.find_above(frames, *next, 21);
-            if self.format.is_table(entry, shift) {
-                frames.write(table, index, 0);
-                frames.free(table_address(entry));
+            let at = *next;
+            // Behind the last entry of a table nothing is left of it, so the one that leads to it is next.
+            for lowest in [21, 30, ROOT_SHIFT] {
+                let Slot { table, index, shift, entry } = self.find(frames, at, lowest);
+                if self.format.is_table(entry, shift) {
+                    frames.write(table, index, 0);
+                    frames.free(table_address(entry));
+                }
+                *next = (at >> shift).wrapping_add(1) << shift;
+                if index != WORDS - 1 {
+                    break;
+                }
             }
-            let after = (*next >> shift).wrapping_add(1) << shift;
-            self.close(frames, *next, after);
-            *next = after;
         }
         *next >= end
-    }
-
-    /// Frees the tables that lie wholly before `after`, of which `last` was the last address looked
-    /// at.
-    fn close(&self, frames: &mut impl Frames, last: u64, after: u64) {
-        for shift in [30, ROOT_SHIFT] {
-            if last >> shift == after >> shift {
-                return;
-            }
-            let mut table = self.root;
-            if shift < ROOT_SHIFT {
-                let entry = frames.read(table, index(last, ROOT_SHIFT));
-                if !self.format.is_table(entry, ROOT_SHIFT) {
-                    continue;
-                }
-                table = table_address(entry);
-            }
-            let entry = frames.read(table, index(last, shift));
-            if self.format.is_table(entry, shift) {
-                frames.write(table, index(last, shift), 0);
-                frames.free(table_address(entry));
-            }
-        }
     }
 
     /// Frees every page of the table at once; the same exceptions as for [`Self::reclaim`], and the

@@ -1,8 +1,9 @@
 //! Finding entries, and making the tables they need.
 
-use super::format::table_address;
-use super::{Format, MapError, PageTable};
+use super::format::{address, table_address};
+use super::{Format, PageTable};
 use crate::frames::{Frames, WORDS};
+use abi::hypercall::Status;
 
 /// Shift of the memory that an entry of the root covers.
 pub(super) const ROOT_SHIFT: u32 = 39;
@@ -34,16 +35,10 @@ pub(super) struct Slot {
 }
 
 impl<F: Format> PageTable<F> {
-    /// Walks down as far as there are tables.
-    #[inline]
-    pub(super) fn find(&self, frames: &impl Frames, va: u64) -> Slot {
-        self.find_above(frames, va, 12)
-    }
-
     /// Walks down as far as there are tables, but not to those whose entries cover less than
     /// `1 << lowest` bytes.
     #[inline(always)]
-    pub(super) fn find_above(&self, frames: &impl Frames, va: u64, lowest: u32) -> Slot {
+    pub(super) fn find(&self, frames: &impl Frames, va: u64, lowest: u32) -> Slot {
         let mut table = self.root;
         let mut shift = ROOT_SHIFT;
         loop {
@@ -65,32 +60,25 @@ impl<F: Format> PageTable<F> {
         frames: &mut impl Frames,
         va: u64,
         shift: u32,
-    ) -> Result<u64, MapError> {
-        let mut table = self.root;
-        let mut level = ROOT_SHIFT;
-        while level > shift {
-            let index = index(va, level);
-            let entry = frames.read(table, index);
-            table = if self.format.is_table(entry, level) {
-                table_address(entry)
-            } else {
-                self.grow(frames, Slot { table, index, shift: level, entry })?
-            };
-            level -= STEP;
+    ) -> Result<u64, Status> {
+        let mut slot = self.find(frames, va, shift);
+        while slot.shift > shift {
+            let table = self.grow(frames, slot)?;
+            let (index, shift) = (index(va, slot.shift - STEP), slot.shift - STEP);
+            slot = Slot { table, index, shift, entry: frames.read(table, index) };
         }
-        Ok(table)
+        Ok(slot.table)
     }
 
     /// Puts a table in the place of a leaf, or of nothing. It is complete before it is linked:
     /// another processor may walk it at once.
     #[cold]
-    pub(super) fn grow(&self, frames: &mut impl Frames, slot: Slot) -> Result<u64, MapError> {
-        let table = frames.alloc().ok_or(MapError::NoMemory)?;
+    pub(super) fn grow(&self, frames: &mut impl Frames, slot: Slot) -> Result<u64, Status> {
+        let table = frames.alloc().ok_or(Status::Quota)?;
         if self.format.present(slot.entry) {
             let shift = slot.shift - STEP;
             let rights = self.format.rights(slot.entry);
-            let mut leaf =
-                self.format.leaf(super::format::address(slot.entry, slot.shift), shift, rights);
+            let mut leaf = self.format.leaf(address(slot.entry, slot.shift), shift, rights);
             for index in 0..WORDS {
                 frames.write(table, index, leaf);
                 leaf = leaf.wrapping_add(1 << shift);

@@ -82,7 +82,7 @@ impl<N> Timeouts<N> {
 
 impl<N: Node> Timeouts<N> {
     /// When the earliest one is due; [`u64::MAX`] if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn next(&self) -> u64 {
         self.first.get().map_or(u64::MAX, |first| first.links().due.get().0)
     }
@@ -107,13 +107,14 @@ impl<N: Node> Timeouts<N> {
     }
 
     /// Takes `node` out, if it is in. Returns whether it was the first one.
-    #[inline]
+    #[inline(always)]
     pub fn disarm(&self, node: N) -> bool {
-        node.links().rank.replace(0) != 0 && self.remove(node)
+        node.links().rank.get() != 0 && self.remove(node)
     }
 
     fn remove(&self, node: N) -> bool {
         let links = node.links();
+        links.rank.set(0);
         let rest = merge(links.left.take(), links.right.take());
         let Some(parent) = links.parent.take() else {
             self.first.set(rest);

@@ -1,6 +1,6 @@
-use crate::buddy::{Buddy, Memory, ORDERS, RANGES, Refusal};
+use crate::buddy::{Buddy, Memory, ORDERS};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::vec::Vec;
 
 const PAGE: u64 = 4096;
@@ -37,26 +37,22 @@ struct Both {
     memory: Pages,
     buddy: Buddy,
     free: BTreeSet<u64>,
-    /// Which range a page belongs to: blocks do not cross from one to the next.
-    range: BTreeMap<u64, usize>,
     held: Vec<(u64, u32)>,
 }
 
 impl Both {
-    fn donate(&mut self, first: u64, pages: u64) -> Result<(), Refusal> {
+    fn donate(&mut self, first: u64, pages: u64) -> bool {
         let all = first..first + pages;
         self.memory.theirs.extend(all.clone());
         let before = self.buddy.free_pages();
-        let result = self.buddy.donate(&mut self.memory, first * PAGE, pages);
-        if result.is_ok() {
+        let taken = self.buddy.donate(&mut self.memory, first * PAGE, pages);
+        if taken {
             // The pages between the start and the multiple of four before it have bits too.
             let bitmap = (pages + first % 4).div_ceil(32768);
             assert_eq!(self.buddy.free_pages() - before, pages - bitmap);
-            let number = self.range.values().max().map_or(0, |last| last + 1);
-            self.range.extend(all.clone().map(|page| (page, number)));
             self.free.extend(all.skip(bitmap as usize));
         }
-        result
+        taken
     }
 
     fn block(first: u64, order: u32) -> impl Iterator<Item = u64> + Clone {
@@ -66,8 +62,7 @@ impl Both {
     fn has(&self, order: u32) -> bool {
         self.free.iter().any(|first| {
             first.is_multiple_of(1 << order)
-                && Self::block(*first, order)
-                    .all(|page| self.free.contains(&page) && self.range[&page] == self.range[first])
+                && Self::block(*first, order).all(|page| self.free.contains(&page))
         })
     }
 
@@ -113,7 +108,6 @@ enum Op {
     Free(prop::sample::Index),
     /// Frees a block page by page.
     Crumble(prop::sample::Index),
-    Donate(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -121,7 +115,6 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0..ORDERS as u32).prop_map(Op::Alloc),
         6 => any::<prop::sample::Index>().prop_map(Op::Free),
         2 => any::<prop::sample::Index>().prop_map(Op::Crumble),
-        1 => (2..20_u64).prop_map(Op::Donate),
     ]
 }
 
@@ -130,12 +123,10 @@ proptest! {
     fn follows_a_set_of_pages(
         first in 1..9_u64,
         pages in 2..90_u64,
-        gap in 0..3_u64,
         ops in prop::collection::vec(op(), 1..120),
     ) {
         let mut both = Both::default();
-        both.donate(first, pages).unwrap();
-        let (mut end, mut ranges) = (first + pages, 1);
+        assert!(both.donate(first, pages));
         for op in ops {
             match op {
                 Op::Alloc(order) => {
@@ -149,11 +140,6 @@ proptest! {
                     let (first, order) = both.held.swap_remove(which.index(both.held.len()));
                     Both::block(first, order).for_each(|page| both.free(page, 0));
                 }
-                Op::Donate(pages) if ranges < RANGES => {
-                    both.donate(end + gap, pages).unwrap();
-                    end += gap + pages;
-                    ranges += 1;
-                }
                 _ => {}
             }
         }
@@ -164,7 +150,7 @@ proptest! {
 #[test]
 fn the_lowest_pages_go_first() {
     let mut both = Both::default();
-    both.donate(16, 64).unwrap();
+    assert!(both.donate(16, 64));
     for page in 17..40 {
         assert_eq!(both.alloc(0), Some(page * PAGE));
     }
@@ -174,7 +160,7 @@ fn the_lowest_pages_go_first() {
 fn a_bitmap_of_several_pages() {
     for (first, pages, bitmap) in [(8, 32768, 1), (8, 32769, 2), (11, 32765, 1), (11, 32766, 2)] {
         let mut both = Both::default();
-        both.donate(first, pages).unwrap();
+        assert!(both.donate(first, pages));
         let usable = first + bitmap..first + pages;
         let mut taken: Vec<_> =
             std::iter::from_fn(|| both.buddy.alloc(&mut both.memory, 0)).collect();
@@ -191,25 +177,23 @@ fn a_bitmap_of_several_pages() {
 #[test]
 fn refuses_what_it_cannot_use() {
     let mut both = Both::default();
-    assert_eq!(both.donate(0, 8), Err(Refusal::BadRange));
+    assert!(!both.donate(0, 8));
     let mut donate = |base, pages| both.buddy.donate(&mut both.memory, base, pages);
-    assert_eq!(donate(PAGE + 8, 8), Err(Refusal::BadRange));
-    assert_eq!(donate(PAGE, u64::MAX / PAGE + 1), Err(Refusal::BadRange));
-    assert_eq!(donate(u64::MAX - 2 * PAGE + 1, 3), Err(Refusal::BadRange));
-    assert_eq!(both.donate(1, 0), Err(Refusal::TooSmall));
-    assert_eq!(both.donate(1, 1), Err(Refusal::TooSmall));
-    for range in 0..RANGES as u64 {
-        assert_eq!(both.donate(range * 4 + 1, 2), Ok(()));
-    }
-    assert_eq!(both.donate(99, 2), Err(Refusal::Full));
-    assert_eq!(both.buddy.free_pages(), RANGES as u64);
+    assert!(!donate(PAGE + 8, 8));
+    assert!(!donate(PAGE, u64::MAX / PAGE + 1));
+    assert!(!donate(u64::MAX - 2 * PAGE + 1, 3));
+    assert!(!both.donate(1, 0));
+    assert!(!both.donate(1, 1));
+    assert!(both.donate(1, 2));
+    assert!(!both.donate(99, 2));
+    assert_eq!(both.buddy.free_pages(), 1);
     both.finish();
 }
 
 #[test]
 fn no_block_is_larger_than_the_largest_order() {
     let mut both = Both::default();
-    both.donate(4, 60).unwrap();
+    assert!(both.donate(4, 60));
     for order in [ORDERS as u32, 6, 63, 64, u32::MAX] {
         assert_eq!(both.buddy.alloc(&mut both.memory, order), None);
     }
@@ -221,7 +205,7 @@ fn no_block_is_larger_than_the_largest_order() {
 #[should_panic(expected = "freed twice")]
 fn freeing_twice_is_noticed() {
     let mut both = Both::default();
-    both.donate(4, 8).unwrap();
+    assert!(both.donate(4, 8));
     let block = both.alloc(0).unwrap();
     both.memory.theirs.insert(block / PAGE);
     both.buddy.free(&mut both.memory, block, 0);

@@ -1,8 +1,9 @@
 use super::pool::Pool;
 use crate::frames::Frames;
-use crate::paging::{Ept, Host, MapError, PINNED, PageTable, grant};
+use crate::paging::{Ept, Host, PINNED, PageTable, grant};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 use core::cell::Cell;
 
 const HOST: Host = Host { max_leaf_shift: 30 };
@@ -104,7 +105,7 @@ fn ranges_beyond_the_space_are_refused() {
     let mut pool = Pool::new(10);
     let mut host = PageTable::new(HOST, &mut pool).unwrap();
     let mut dst = PageTable::new(EPT, &mut pool).unwrap();
-    let bad = Some(MapError::Unaligned);
+    let bad = Some(Status::BadParam);
     let mut host_at = |at, n| grant(&memory(), &mut pool, &mut host, 0, at, n, MemRights::R).error;
     assert_eq!(host_at((1 << 35) - 1, 2), bad);
     assert_eq!(host_at(u64::MAX, 2), bad);

@@ -6,11 +6,12 @@ use std::vec;
 use std::vec::Vec;
 
 use abi::cap::{MemRights, ObjectType, Perms, Selector};
+use abi::hypercall::Status;
 
 use crate::buddy::{Buddy, Memory};
 use crate::frames::{Frames, WORDS};
-use crate::objects::{Cap, InsertError, ObjectTable, clear, next};
-use crate::paging::{Ept, MapError, PageTable};
+use crate::objects::{Cap, ObjectTable, clear, next};
+use crate::paging::{Ept, PageTable};
 use crate::quota::Quota;
 
 const OPERATIONS: u64 = 10_000_000;
@@ -144,7 +145,7 @@ impl Machine {
     fn new() -> Self {
         let mut ram = Ram(vec![0; PAGES as usize * WORDS]);
         let mut buddy = Buddy::new();
-        buddy.donate(&mut ram, BASE, PAGES).expect("memory for the pool");
+        assert!(buddy.donate(&mut ram, BASE, PAGES), "memory for the pool");
         let total = buddy.free_pages();
         let pool = Pool { buddy, ram, owners: BTreeMap::new() };
         let domains = (0..DOMAINS).map(|_| None).collect();
@@ -200,9 +201,9 @@ impl Machine {
                 self.objects[object].as_mut().expect("the object").head = slot;
                 self.domains[domain].as_mut().expect("it").caps.insert(selector, cap);
             }
-            Err(InsertError::Occupied) => assert!(taken, "selector {selector} is empty"),
-            Err(InsertError::NoMemory) => assert_eq!(free, 0, "there was memory"),
-            Err(InsertError::BadSelector) => panic!("selector {selector} is refused"),
+            Err(Status::Occupied) => assert!(taken, "selector {selector} is empty"),
+            Err(Status::Quota) => assert_eq!(free, 0, "there was memory"),
+            Err(error) => panic!("selector {selector} is refused: {error:?}"),
         }
     }
 
@@ -294,8 +295,8 @@ impl Machine {
             Ok(_) => {
                 self.domains[domain].as_mut().expect("it").pages.insert(page, frame);
             }
-            Err(MapError::NoMemory) => assert!(free < 3, "there was memory"),
-            Err(MapError::Unaligned) => panic!("page {page:#x} is refused"),
+            Err(Status::Quota) => assert!(free < 3, "there was memory"),
+            Err(error) => panic!("page {page:#x} is refused: {error:?}"),
         }
     }
 

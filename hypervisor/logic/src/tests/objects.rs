@@ -1,6 +1,7 @@
 use super::pool::Pool;
-use crate::objects::{Cap, InsertError, ObjectTable, clear, matches, next};
+use crate::objects::{Cap, ObjectTable, clear, matches, next};
 use abi::cap::{ObjectType, Perms, SELECTORS};
+use abi::hypercall::Status;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -38,10 +39,10 @@ fn selectors_outside_the_table_hold_nothing() {
     let mut table = ObjectTable::new(&mut pool).unwrap();
     let cap = Cap::new(8, ObjectType::Sm, Perms::ALL);
     for sel in [0, SELECTORS, SELECTORS + 1, u32::MAX] {
-        assert_eq!(table.insert(&mut pool, sel, cap, 0), Err(InsertError::BadSelector));
+        assert_eq!(table.insert(&mut pool, sel, cap, 0), Err(Status::BadCap));
         assert_eq!(table.get(&pool, sel), Cap::EMPTY);
     }
-    assert_eq!(table.insert(&mut pool, 1, Cap::EMPTY, 0), Err(InsertError::BadSelector));
+    assert_eq!(table.insert(&mut pool, 1, Cap::EMPTY, 0), Err(Status::BadCap));
     assert_eq!(pool.used(), 1);
     assert!(table.insert(&mut pool, SELECTORS - 1, cap, 0).is_ok());
     assert_eq!(table.get(&pool, SELECTORS - 1), cap);
@@ -127,14 +128,14 @@ proptest! {
                     let result = table.insert(&mut pool, sel, cap, head);
                     let taken = model.caps.contains_key(&sel);
                     if sel == 0 || sel >= SELECTORS {
-                        prop_assert_eq!(result, Err(InsertError::BadSelector));
+                        prop_assert_eq!(result, Err(Status::BadCap));
                     } else if taken {
-                        prop_assert_eq!(result, Err(InsertError::Occupied));
+                        prop_assert_eq!(result, Err(Status::Occupied));
                     } else if let Ok(slot) = result {
                         model.caps.insert(sel, (cap, slot));
                         model.heads.insert(object, slot);
                     } else {
-                        prop_assert_eq!(result, Err(InsertError::NoMemory));
+                        prop_assert_eq!(result, Err(Status::Quota));
                     }
                 }
             }

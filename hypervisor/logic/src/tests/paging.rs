@@ -1,11 +1,17 @@
 use super::pool::Pool;
 use crate::frames::Frames;
-use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable};
+use crate::paging::{Ept, Flush, Format, Host, Npt, PINNED, PageTable, Progress};
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 
 const HOST: Host = Host { max_leaf_shift: 30 };
 const EPT: Ept = Ept { max_leaf_shift: 30 };
 const NPT: Npt = Npt { max_leaf_shift: 30 };
+
+/// Everything was done.
+const fn all_of(done: u64, flush: Flush) -> Progress {
+    Progress { done, flush, error: None }
+}
 
 #[test]
 fn host_entries_are_those_of_the_manual() {
@@ -63,12 +69,10 @@ fn what_cannot_be_mapped_is_refused() {
         (1 << 47, 0, 12),
     ] {
         let result = table.map(&mut pool, va, pa, shift, MemRights::R);
-        assert_eq!(result, Err(MapError::Unaligned), "{va:#x} {pa:#x} {shift}");
+        assert_eq!(result, Err(Status::BadParam), "{va:#x} {pa:#x} {shift}");
     }
     let large = table.map(&mut pool, 0, 0, 21, MemRights::R.union(PINNED));
-    assert_eq!(large, Err(MapError::Unaligned));
-    let unaligned = table.protect(&mut pool, 0x1001, 1, MemRights::R);
-    assert_eq!(unaligned, Err(MapError::Unaligned));
+    assert_eq!(large, Err(Status::BadParam));
     assert_eq!(pool.used(), 1);
 }
 
@@ -110,12 +114,12 @@ fn a_leaf_that_cannot_be_split_is_left_alone() {
     let mut table = PageTable::new(EPT, &mut pool).unwrap();
     table.map(&mut pool, 0x20_0000, 0x40_0000, 21, MemRights::RWX).unwrap();
     let before = table.lookup(&pool, 0x20_0000);
-    let failed = table.protect(&mut pool, 0x20_1000, 1, MemRights::W);
-    assert_eq!(failed, Err(MapError::NoMemory));
+    let failed = table.revoke(&mut pool, 0x201, 1, MemRights::W);
+    assert_eq!((failed.done, failed.error), (0, Some(Status::Quota)));
     assert_eq!(table.lookup(&pool, 0x20_0000), before);
     // What it does not have needs no split, and all of it can always be taken back.
-    assert_eq!(table.protect(&mut pool, 0x20_1000, 1, MemRights(1 << 8)), Ok(Flush::None));
-    assert_eq!(table.protect(&mut pool, 0x20_0000, 512, MemRights::RWX), Ok(Flush::Needed));
+    assert_eq!(table.revoke(&mut pool, 0x201, 1, MemRights(1 << 8)), all_of(1, Flush::None));
+    assert_eq!(table.revoke(&mut pool, 0x200, 512, MemRights::RWX), all_of(512, Flush::Needed));
     assert_eq!(table.lookup(&pool, 0x20_0000), None);
 }
 
@@ -144,10 +148,10 @@ fn pinned_leaves_go_only_when_named() {
     let mut pool = Pool::new(10);
     let mut table = PageTable::new(HOST, &mut pool).unwrap();
     table.map(&mut pool, 0x5000, 0x9000, 12, MemRights::RW.union(PINNED)).unwrap();
-    assert_eq!(table.protect(&mut pool, 0, 512, MemRights::RWX), Ok(Flush::None));
+    assert_eq!(table.revoke(&mut pool, 0, 512, MemRights::RWX), all_of(512, Flush::None));
     assert!(table.lookup(&pool, 0x5000).is_some_and(|leaf| leaf.rights.contains(PINNED)));
     let all = MemRights::RWX.union(PINNED);
-    assert_eq!(table.protect(&mut pool, 0, 512, all), Ok(Flush::Needed));
+    assert_eq!(table.revoke(&mut pool, 0, 512, all), all_of(512, Flush::Needed));
     assert_eq!(table.lookup(&pool, 0x5000), None);
 }
 

@@ -2,9 +2,10 @@
 //! replayed for one page.
 
 use super::pool::Pool;
-use crate::paging::{Ept, Flush, Format, Host, MapError, Npt, PINNED, PageTable, grant};
+use crate::paging::{Ept, Flush, Format, Host, Npt, PINNED, PageTable, grant};
 use crate::physical::PhysicalSpace;
 use abi::cap::MemRights;
+use abi::hypercall::Status;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::vec::Vec;
@@ -172,7 +173,7 @@ impl<F: Format> Space<F> {
                 flush
             }
             Err(error) => {
-                assert_eq!(error, MapError::NoMemory);
+                assert_eq!(error, Status::Quota);
                 Flush::None
             }
         }
@@ -236,7 +237,7 @@ fn run<F: Format>(format: F, source: Host, ops: &[Op], limit: usize) {
                 while done < count {
                     let step =
                         dst.table.revoke(&mut pool, first + done, count - done, MemRights(remove));
-                    flush = flush.or(step.flush);
+                    flush = flush.max(step.flush);
                     done += step.done;
                     if step.error.is_some() {
                         break;
@@ -258,10 +259,10 @@ fn run<F: Format>(format: F, source: Host, ops: &[Op], limit: usize) {
                     } else {
                         grant(&src.table, pool, dst, at, to, left, rights)
                     };
-                    flush = flush.or(step.flush);
+                    flush = flush.max(step.flush);
                     done += step.done;
                     if let Some(error) = step.error {
-                        assert_eq!(error, MapError::NoMemory);
+                        assert_eq!(error, Status::Quota);
                         break;
                     }
                     assert_ne!(step.done, 0);

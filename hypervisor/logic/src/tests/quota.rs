@@ -1,4 +1,5 @@
-use crate::quota::{Exhausted, Quota};
+use crate::quota::Quota;
+use abi::hypercall::Status;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ proptest! {
             match op {
                 Op::Take(a, n) => {
                     let enough = n <= accounts[a].free();
-                    prop_assert_eq!(accounts[a].take(n), if enough { Ok(()) } else { Err(Exhausted) });
+                    prop_assert_eq!(accounts[a].take(n), if enough { Ok(()) } else { Err(Status::Quota) });
                     taken[a] += if enough { n } else { 0 };
                 }
                 Op::Give(a, n) => {
@@ -39,7 +40,7 @@ proptest! {
                     let Ok([from, to]) = accounts.get_disjoint_mut([a, b]) else { continue };
                     let enough = n <= from.free();
                     let result = Quota::transfer(from, to, n);
-                    prop_assert_eq!(result, if enough { Ok(()) } else { Err(Exhausted) });
+                    prop_assert_eq!(result, if enough { Ok(()) } else { Err(Status::Quota) });
                 }
             }
             prop_assert_eq!(accounts.iter().map(Quota::limit).sum::<u64>(), 137);
@@ -53,7 +54,7 @@ proptest! {
 #[test]
 fn a_limit_never_overflows() {
     let (mut from, mut to) = (Quota::new(10), Quota::new(u64::MAX - 5));
-    assert_eq!(Quota::transfer(&mut from, &mut to, 6), Err(Exhausted));
+    assert_eq!(Quota::transfer(&mut from, &mut to, 6), Err(Status::Quota));
     assert_eq!((from.free(), from.limit(), to.limit()), (10, 10, u64::MAX - 5));
     assert_eq!(Quota::transfer(&mut from, &mut to, 5), Ok(()));
 }

@@ -6,9 +6,7 @@ use abi::cap::MemRights;
 use abi::hypercall::Status;
 use abi::layout::HYPERCALL_PAGE;
 use hypervisor_logic::frames::Frames;
-use hypervisor_logic::paging::{
-    self, Ept, Host, MapError, Npt, PINNED, PageTable, Progress, Source,
-};
+use hypervisor_logic::paging::{self, Ept, Host, Npt, PINNED, PageTable, Progress, Source};
 
 use super::cpu::{self, Cpu};
 use super::gdt::{IO_MAP_NONE, IO_MAP_USED};
@@ -147,7 +145,8 @@ pub fn map_vacant(
 /// Unmaps a page that [`map_vacant`] has just mapped.
 pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
     // Taking a 4 KiB leaf away needs no memory.
-    let _ = host(table.root).protect(&mut Tables(account), va, 1, MemRights::RWX.union(PINNED));
+    let all = MemRights::RWX.union(PINNED);
+    let _ = host(table.root).revoke(&mut Tables(account), va >> 12, 1, all);
     shootdown::host(table.root);
 }
 
@@ -159,12 +158,7 @@ pub fn map_kernel_page(
     pa: u64,
     rights: MemRights,
 ) -> Result<(), Status> {
-    let mapped = table.map(&mut Tables(account), va, pa, 12, rights.union(PINNED));
-    match mapped {
-        Ok(_flush) => Ok(()),
-        Err(MapError::NoMemory) => Err(Status::Quota),
-        Err(MapError::Unaligned) => Err(Status::BadParam),
-    }
+    table.map(&mut Tables(account), va, pa, 12, rights.union(PINNED)).map(|_flush| ())
 }
 
 /// Drops all translations of host spaces on this CPU.
