@@ -14,6 +14,7 @@
 //! | [`sched`] | ready bitmap, budgets, timeouts |
 //! | [`ipc`] | what moves between two UTCBs |
 //! | [`vmx`] | VT-x: capabilities, control negotiation, VMCS fields, exit reasons |
+//! | [`refusal`] | why a processor cannot run guests |
 //! | [`exits`] | from the exits of a processor to those of the neutral interface |
 //! | [`svm`] | AMD-V: capabilities, VMCB fields, intercepts, exit codes and what they tell |
 //! | [`tags`] | tags of TLB entries: ASIDs, VPIDs |
@@ -39,6 +40,7 @@ pub mod objects;
 pub mod paging;
 pub mod physical;
 pub mod quota;
+pub mod refusal;
 pub mod sched;
 pub mod svm;
 pub mod tags;

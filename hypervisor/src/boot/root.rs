@@ -1,14 +1,15 @@
 //! The root task: the only one that the kernel starts.
 
 use abi::bundle::{Bundle, ROOT};
-use abi::cap::{MemRights, Perms, own, root};
-use abi::hip::{self, Hip, MAX_REGIONS, Region, RegionKind};
+use abi::cap::{MemRights, Perms, SpaceKind, own, root};
+use abi::hip::{self, Hip, Region, RegionKind};
 use abi::hypercall::PRIORITIES;
 use abi::layout::{PAGE_SIZE, ROOT_HIP, ROOT_LOG, ROOT_UTCB};
 use abi::program::Program;
 use bootloader_api::BootInfo;
-use bootloader_api::info::MemoryRegionKind;
+use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use hypervisor_logic::acpi::PhysRead;
+use hypervisor_logic::paging::PINNED;
 use hypervisor_logic::physical::PhysicalSpace;
 use hypervisor_logic::sched::Budget;
 use spin::Once;
@@ -53,6 +54,15 @@ fn need<T, E>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|_| refuse(format_args!("too little memory for the root task")))
 }
 
+/// What the root task is made from, and the domain that it is made in.
+struct Root<'a> {
+    info: &'a BootInfo,
+    map: &'a Map,
+    physical: &'a Physical,
+    machine: &'a Machine,
+    pd: Ref<Pd>,
+}
+
 /// Makes the root task's objects and memory.
 pub fn prepare(
     info: &BootInfo,
@@ -67,21 +77,20 @@ pub fn prepare(
         virt(page).cast::<Pd>().write(Pd::new(0, pool::free_pages(), HIGHEST, u64::MAX));
         Ref::<Pd>::from_address(virt(page) as u64)
     };
-    let objects = need(Space::create(pd, abi::cap::SpaceKind::Object));
-    let host = need(Space::create(pd, abi::cap::SpaceKind::Host));
-    let ports = need(Space::create(pd, abi::cap::SpaceKind::Port));
-    let msrs = need(Space::create(pd, abi::cap::SpaceKind::Msr));
+    let kinds = [SpaceKind::Object, SpaceKind::Host, SpaceKind::Port, SpaceKind::Msr];
+    let [objects, host, ports, msrs] = kinds.map(|kind| need(Space::create(pd, kind)));
     for space in [objects, host, ports] {
         space.adopt();
     }
     fill(&ports, &msrs);
-    let (image_start, entry) = load_image(info, map, physical, pd, &host);
-    let physical_space = physical_space(info, map, machine, image_start);
-    let frames = need(Ref::create(pd, Space::new(pd, Table::Physical(physical_space))));
+    let root = Root { info, map, physical, machine, pd };
+    let (image_start, entry) = root.load_image();
+    let physical_space = Table::Physical(root.physical_space(image_start));
+    let frames = need(Ref::create(pd, Space::new(pd, physical_space)));
     let utcb = need(pd.account.take_page().ok_or(()));
-    kernel_page(pd, &host, ROOT_UTCB, utcb, MemRights::RW);
-    map_log(physical, map, pd, &host);
-    let ec = start_thread(pd, utcb, entry);
+    root.kernel_page(ROOT_UTCB, utcb, MemRights::RW);
+    root.map_log();
+    let ec = root.start_thread(utcb, entry);
     crate::sched::set_tsc_hz(machine.tsc_hz);
     let budget = Budget::new(SLICE, 0, arch::tsc());
     let sc = need(Ref::create(pd, Sc::new(ec, HIGHEST, budget)));
@@ -101,8 +110,9 @@ pub fn prepare(
     make_idle(pd);
     // The page itself is charged before the number is written into it.
     let page = need(pd.account.take_page().ok_or(()));
-    kernel_page(pd, &host, ROOT_HIP, page, MemRights::R);
-    write_hip(page, info, map, physical, machine, virtualization, pd, image_start);
+    root.kernel_page(ROOT_HIP, page, MemRights::R);
+    // SAFETY: the page is as large as a `Hip`, whose fields are numbers, and holds zeros.
+    root.write_hip(unsafe { &mut *virt(page).cast::<Hip>() }, virtualization, image_start);
     START.call_once(|| Start { cr3: pd.cr3.get(), sc })
 }
 
@@ -114,146 +124,9 @@ fn publish<T: Object>(pd: Ref<Pd>, at: u32, object: Ref<T>) {
 fn fill(ports: &Space, msrs: &Space) {
     if let (Table::Port(ports), Table::Msr(msrs)) = (&ports.table, &msrs.table) {
         (0..=u16::MAX.into()).for_each(|port| ports.allow(port, true));
-        bitmaps::GUEST_MSRS.iter().for_each(|register| msrs.allow((*register).into(), true));
+        let registers = bitmaps::GUEST_MSRS.into_iter().flatten();
+        registers.for_each(|register| msrs.allow(register.into(), true));
     }
-}
-
-fn kernel_page(pd: Ref<Pd>, host: &Space, va: u64, pa: u64, rights: MemRights) {
-    if let Table::Host(table) = &host.table {
-        let mut table = space::host(table.root);
-        need(space::map_kernel_page(&mut table, &pd.account, va, pa, rights));
-    }
-}
-
-fn map_log(physical: &Physical, map: &Map, pd: Ref<Pd>, host: &Space) {
-    let Table::Host(table) = &host.table else { return };
-    let mut table = space::host(table.root);
-    let mut tables = Tables(&pd.account);
-    let ring = &raw const log::RING as u64;
-    for offset in (0..size_of::<hip::LogRing>() as u64).step_by(PAGE_SIZE as usize) {
-        if let Some(pa) = physical.translate(map.boot, ring + offset) {
-            // Not pinned: the root task may show it to others.
-            let _ = need(table.map(&mut tables, ROOT_LOG + offset, pa, 12, MemRights::R));
-        }
-    }
-}
-
-/// The bundle as the loader maps it.
-fn bundle(info: &BootInfo) -> Option<&'static [u8]> {
-    let address = info.ramdisk_addr.into_option()?;
-    let len = usize::try_from(info.ramdisk_len).ok()?;
-    // SAFETY: the loader maps the ramdisk there, and it stays.
-    Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
-}
-
-/// Copies the segments of the root task below the pool, and maps them. Returns where they begin, and the address of the first
-/// instruction.
-fn load_image(
-    info: &BootInfo,
-    map: &Map,
-    physical: &Physical,
-    pd: Ref<Pd>,
-    host: &Space,
-) -> (u64, u64) {
-    let Some(bytes) = bundle(info) else {
-        refuse(format_args!("the loader brought no bundle; add it as the second module"));
-    };
-    let bundle = match Bundle::parse(bytes) {
-        Ok(bundle) => bundle,
-        Err(error) => refuse(format_args!("the bundle is damaged ({error:?})")),
-    };
-    let Some(entry) = bundle.find(ROOT) else {
-        refuse(format_args!("the bundle has no entry `{ROOT}`"));
-    };
-    let program = match Program::parse(entry.data) {
-        Ok(program) => program,
-        Err(error) => {
-            refuse(format_args!("the root task is no program that can be loaded ({error:?})"))
-        }
-    };
-    let Table::Host(table) = &host.table else { return (map.image_end, 0) };
-    let mut table = space::host(table.root);
-    let mut at = map.image_end;
-    for segment in program.segments() {
-        let start = at.checked_sub(segment.size).filter(|start| *start >= map.image_start);
-        at = need(start.ok_or(()));
-        // SAFETY: free memory below the pool, in the same region, that nobody else uses. There are
-        // not more bytes of content than the segment has in memory.
-        unsafe {
-            let (content, to) = (segment.content, physical.at(at));
-            to.write_bytes(0, segment.size as usize);
-            to.copy_from_nonoverlapping(content.as_ptr(), content.len());
-        }
-        for page in (0..segment.size).step_by(PAGE_SIZE as usize) {
-            let mut tables = Tables(&pd.account);
-            // A fresh space: there is nothing to flush.
-            let (va, pa) = (segment.address + page, at + page);
-            let _ = need(table.map(&mut tables, va, pa, 12, segment.rights));
-        }
-    }
-    (at, program.entry())
-}
-
-/// What the kernel keeps of physical memory, and what is RAM of the rest.
-fn physical_space(
-    info: &BootInfo,
-    map: &Map,
-    machine: &Machine,
-    image_start: u64,
-) -> &'static PhysicalSpace {
-    static SPACE: Once<PhysicalSpace> = Once::new();
-    SPACE.call_once(|| {
-        let mut space = PhysicalSpace::new(machine.physical_bits);
-        for region in info.memory_regions.iter() {
-            let len = region.end - region.start;
-            let result = match region.kind {
-                // The bundle is among what the loader used.
-                MemoryRegionKind::Usable => space.add_ram(region.start, len),
-                MemoryRegionKind::Bootloader => {
-                    keep_but_bundle(&mut space, info, region.start, region.end)
-                }
-                _ => Ok(()),
-            };
-            need(result);
-        }
-        need(space.keep(image_start, map.image_end - image_start));
-        need(space.keep(map.pool.0, map.pool.1));
-        for device in machine.kept.into_iter().filter(|device| *device != 0) {
-            need(space.keep(device, PAGE_SIZE));
-        }
-        space
-    })
-}
-
-/// Physical range of the bundle.
-fn bundle_range(info: &BootInfo) -> (u64, u64) {
-    let offset = info.physical_memory_offset.into_option().unwrap_or(0);
-    let base = info.ramdisk_addr.into_option().map_or(0, |address| address.wrapping_sub(offset));
-    (base, base + info.ramdisk_len.next_multiple_of(PAGE_SIZE))
-}
-
-fn keep_but_bundle(
-    space: &mut PhysicalSpace,
-    info: &BootInfo,
-    start: u64,
-    end: u64,
-) -> Result<(), hypervisor_logic::list::Full> {
-    let (from, to) = bundle_range(info);
-    let (from, to) = (from.clamp(start, end), to.clamp(start, end));
-    space.keep(start, from - start)?;
-    space.add_ram(from, to - from)?;
-    space.keep(to, end - to)
-}
-
-fn start_thread(pd: Ref<Pd>, utcb: u64, entry: u64) -> Ref<Ec> {
-    let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
-    let cpu = need(cpu::find(0).ok_or(()));
-    let birth =
-        Birth { utcb, utcb_address: ROOT_UTCB, resume, ..Birth::new(pd, Kind::Thread, cpu) };
-    let ec = need(Ref::create(pd, Ec::new(birth)).map_err(|(status, _)| status));
-    let frame = ec.regs();
-    (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
-    ec
 }
 
 /// Writes the idle contexts into their pages.
@@ -267,82 +140,178 @@ fn make_idle(pd: Ref<Pd>) {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn write_hip(
-    page: u64,
-    info: &BootInfo,
-    map: &Map,
-    physical: &Physical,
-    machine: &Machine,
-    virtualization: &Virtualization,
-    pd: Ref<Pd>,
-    image_start: u64,
-) {
-    // SAFETY: the page is as large as a `Hip`, whose fields are numbers, and holds zeros.
-    let hip = unsafe { &mut *virt(page).cast::<Hip>() };
-    let (bundle_base, _) = bundle_range(info);
-    hip.magic = hip::MAGIC;
-    hip.version = hip::VERSION;
-    hip.tsc_hz = machine.tsc_hz;
-    hip.cpus = u64::from(cpu::count());
-    hip.interrupts = u64::from(machine.interrupts);
-    hip.bundle_base = bundle_base;
-    hip.bundle_len = info.ramdisk_len;
-    hip.acpi_rsdp = machine.rsdp;
-    if machine.rsdp != 0
-        && let Some(copy) = hip.acpi_root.get_mut(..RSDP_LENGTH)
-        && !physical.read(machine.rsdp, copy)
-    {
-        copy.fill(0);
-    }
-    hip.quota = pd.account.level().0;
-    let lengths = virtualization.tells_lengths;
-    hip.features =
-        if virtualization.largest_page >= 30 { hip::features::GUEST_1G_PAGES } else { 0 }
-            | if lengths { hip::features::INSTRUCTION_LENGTH } else { 0 }
-            | if virtualization.tells_addresses { hip::features::LINEAR_ADDRESS } else { 0 }
-            | if fpu::has_xsave() && virtualization.guards_xcr0 { hip::features::XSAVE } else { 0 }
-            | if cfg!(feature = "counters") { hip::features::COUNTERS } else { 0 };
-    hip.framebuffer = framebuffer(info, physical);
-    let mut count = 0;
-    let mut add = |base: u64, end: u64, kind: RegionKind| {
-        if base < end
-            && count < MAX_REGIONS
-            && let Some(slot) = hip.regions.get_mut(count)
-        {
-            *slot = Region { base, len: end - base, kind: kind as u64 };
-            count += 1;
-        }
-    };
-    let (bundle_from, bundle_to) = bundle_range(info);
-    for region in info.memory_regions.iter() {
-        match region.kind {
-            MemoryRegionKind::Usable if (region.start..region.end).contains(&map.pool.0) => {
-                add(region.start, image_start, RegionKind::Free);
-                add(map.pool.0 + map.pool.1, region.end, RegionKind::Free);
-            }
-            MemoryRegionKind::Usable => add(region.start, region.end, RegionKind::Free),
-            MemoryRegionKind::Bootloader => {
-                add(bundle_from.max(region.start), bundle_to.min(region.end), RegionKind::Bundle);
-            }
-            _ => add(
-                region.start & !(PAGE_SIZE - 1),
-                region.end.next_multiple_of(PAGE_SIZE),
-                RegionKind::Reserved,
-            ),
-        }
-    }
-    hip.region_count = count as u64;
+/// The bundle as the loader maps it.
+fn bundle(info: &BootInfo) -> Option<&'static [u8]> {
+    let address = info.ramdisk_addr.into_option()?;
+    let len = usize::try_from(info.ramdisk_len).ok()?;
+    // SAFETY: the loader maps the ramdisk there, and it stays.
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
 }
 
-fn framebuffer(info: &BootInfo, physical: &Physical) -> hip::Framebuffer {
-    let Some((start, layout)) = screen::find(info) else { return hip::Framebuffer::default() };
-    let small = |value: usize| u32::try_from(value).unwrap_or(0);
-    hip::Framebuffer {
-        base: physical.of(start as *const u8),
-        stride: small(layout.stride),
-        width: small(layout.width),
-        height: small(layout.height),
-        bytes_per_pixel: small(layout.bytes),
+/// The program of the root task in the bundle.
+fn program(info: &BootInfo) -> Program<'static> {
+    let Some(bytes) = bundle(info) else {
+        refuse(format_args!("the loader brought no bundle; add it as the second module"));
+    };
+    let bundle = Bundle::parse(bytes)
+        .unwrap_or_else(|error| refuse(format_args!("the bundle is damaged ({error:?})")));
+    let Some(entry) = bundle.find(ROOT) else {
+        refuse(format_args!("the bundle has no entry `{ROOT}`"));
+    };
+    Program::parse(entry.data).unwrap_or_else(|error| {
+        refuse(format_args!("the root task is no program that can be loaded ({error:?})"))
+    })
+}
+
+impl Root<'_> {
+    /// Maps a page of the host space, which is fresh: there is nothing to flush.
+    fn map(&self, va: u64, pa: u64, rights: MemRights) {
+        let mut table = space::host(self.pd.cr3.get());
+        let _ = need(table.map(&mut Tables(&self.pd.account), va, pa, 12, rights));
+    }
+
+    fn kernel_page(&self, va: u64, pa: u64, rights: MemRights) {
+        self.map(va, pa, rights.union(PINNED));
+    }
+
+    fn map_log(&self) {
+        let ring = &raw const log::RING as u64;
+        for offset in (0..size_of::<hip::LogRing>() as u64).step_by(PAGE_SIZE as usize) {
+            if let Some(pa) = self.physical.translate(self.map.boot, ring + offset) {
+                // Not pinned: the root task may show it to others.
+                self.map(ROOT_LOG + offset, pa, MemRights::R);
+            }
+        }
+    }
+
+    /// Copies the segments of the root task below the pool, and maps them. Returns where they begin, and the address of the
+    /// first instruction.
+    fn load_image(&self) -> (u64, u64) {
+        let program = program(self.info);
+        let mut at = self.map.image_end;
+        for segment in program.segments() {
+            let start = at.checked_sub(segment.size).filter(|at| *at >= self.map.image_start);
+            at = need(start.ok_or(()));
+            // SAFETY: free memory below the pool, in the same region, that nobody else uses. There are
+            // not more bytes of content than the segment has in memory.
+            unsafe {
+                let (content, to) = (segment.content, self.physical.at(at));
+                to.write_bytes(0, segment.size as usize);
+                to.copy_from_nonoverlapping(content.as_ptr(), content.len());
+            }
+            for page in (0..segment.size).step_by(PAGE_SIZE as usize) {
+                self.map(segment.address + page, at + page, segment.rights);
+            }
+        }
+        (at, program.entry())
+    }
+
+    /// Physical range of the bundle.
+    fn bundle_range(&self) -> [u64; 2] {
+        let offset = self.info.physical_memory_offset.into_option().unwrap_or(0);
+        let address = self.info.ramdisk_addr.into_option();
+        let base = address.map_or(0, |address| address.wrapping_sub(offset));
+        [base, base + self.info.ramdisk_len.next_multiple_of(PAGE_SIZE)]
+    }
+
+    /// What the kernel keeps of physical memory, and what is RAM of the rest.
+    fn physical_space(&self, image_start: u64) -> &'static PhysicalSpace {
+        static SPACE: Once<PhysicalSpace> = Once::new();
+        SPACE.call_once(|| {
+            let mut space = PhysicalSpace::new(self.machine.physical_bits);
+            for &MemoryRegion { start, end, kind, .. } in self.info.memory_regions.iter() {
+                match kind {
+                    MemoryRegionKind::Usable => need(space.add_ram(start, end - start)),
+                    // The bundle is among what the loader used.
+                    MemoryRegionKind::Bootloader => {
+                        let [from, to] = self.bundle_range().map(|at| at.clamp(start, end));
+                        need(space.keep(start, from - start));
+                        need(space.add_ram(from, to - from));
+                        need(space.keep(to, end - to));
+                    }
+                    _ => {}
+                }
+            }
+            need(space.keep(image_start, self.map.image_end - image_start));
+            need(space.keep(self.map.pool.0, self.map.pool.1));
+            for device in self.machine.kept.into_iter().filter(|device| *device != 0) {
+                need(space.keep(device, PAGE_SIZE));
+            }
+            space
+        })
+    }
+
+    fn start_thread(&self, utcb: u64, entry: u64) -> Ref<Ec> {
+        let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
+        let birth = Birth::new(self.pd, Kind::Thread, need(cpu::find(0).ok_or(())));
+        let ec = Ec::new(Birth { utcb, utcb_address: ROOT_UTCB, resume, ..birth });
+        let ec = need(Ref::create(self.pd, ec).map_err(|(status, _)| status));
+        let frame = ec.regs();
+        (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
+        ec
+    }
+
+    fn write_hip(&self, hip: &mut Hip, virtualization: &Virtualization, image_start: u64) {
+        let (machine, pool) = (self.machine, self.map.pool);
+        let [bundle_from, bundle_to] = self.bundle_range();
+        hip.magic = hip::MAGIC;
+        hip.version = hip::VERSION;
+        hip.tsc_hz = machine.tsc_hz;
+        hip.cpus = u64::from(cpu::count());
+        hip.interrupts = u64::from(machine.interrupts);
+        hip.bundle_base = bundle_from;
+        hip.bundle_len = self.info.ramdisk_len;
+        hip.acpi_rsdp = machine.rsdp;
+        if machine.rsdp != 0
+            && let Some(copy) = hip.acpi_root.get_mut(..RSDP_LENGTH)
+            && !self.physical.read(machine.rsdp, copy)
+        {
+            copy.fill(0);
+        }
+        hip.quota = self.pd.account.level().0;
+        let when = |there, feature| if there { feature } else { 0 };
+        hip.features = when(virtualization.largest_page >= 30, hip::features::GUEST_1G_PAGES)
+            | when(virtualization.tells_lengths, hip::features::INSTRUCTION_LENGTH)
+            | when(virtualization.tells_addresses, hip::features::LINEAR_ADDRESS)
+            | when(fpu::has_xsave() && virtualization.guards_xcr0, hip::features::XSAVE)
+            | when(cfg!(feature = "counters"), hip::features::COUNTERS);
+        hip.framebuffer = self.framebuffer();
+        let mut slots = hip.regions.iter_mut();
+        let mut add = |base: u64, end: u64, kind: RegionKind| {
+            if base < end
+                && let Some(slot) = slots.next()
+            {
+                *slot = Region { base, len: end - base, kind: kind as u64 };
+                hip.region_count += 1;
+            }
+        };
+        for &MemoryRegion { start, end, kind, .. } in self.info.memory_regions.iter() {
+            match kind {
+                MemoryRegionKind::Usable if (start..end).contains(&pool.0) => {
+                    add(start, image_start, RegionKind::Free);
+                    add(pool.0 + pool.1, end, RegionKind::Free);
+                }
+                MemoryRegionKind::Usable => add(start, end, RegionKind::Free),
+                MemoryRegionKind::Bootloader => {
+                    add(bundle_from.max(start), bundle_to.min(end), RegionKind::Bundle);
+                }
+                _ => {
+                    let (start, end) = (start & !(PAGE_SIZE - 1), end.next_multiple_of(PAGE_SIZE));
+                    add(start, end, RegionKind::Reserved);
+                }
+            }
+        }
+    }
+
+    fn framebuffer(&self) -> hip::Framebuffer {
+        let Some((start, layout)) = screen::find(self.info) else { return Default::default() };
+        let small = |value: usize| u32::try_from(value).unwrap_or(0);
+        hip::Framebuffer {
+            base: self.physical.of(start as *const u8),
+            stride: small(layout.stride),
+            width: small(layout.width),
+            height: small(layout.height),
+            bytes_per_pixel: small(layout.bytes),
+        }
     }
 }

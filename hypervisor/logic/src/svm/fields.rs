@@ -38,23 +38,7 @@ bitflags! {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// What a field holds: an unsigned integer, any value of which is valid.
-pub trait Width: Copy + sealed::Sealed {}
-
-macro_rules! width {
-    ($($width:ty)*) => {$(
-        impl sealed::Sealed for $width {}
-        impl Width for $width {}
-    )*};
-}
-
-width! { u8 u16 u32 u64 }
-
-/// A field that holds a `W`.
+/// A field that holds a `W`: an unsigned integer, any value of which is valid. They are all made here.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<W> {
     offset: u16,
@@ -62,7 +46,7 @@ pub struct Field<W> {
     width: PhantomData<W>,
 }
 
-impl<W: Width> Field<W> {
+impl<W> Field<W> {
     const fn new(offset: u16, clean: Clean) -> Self {
         Self { offset, clean, width: PhantomData }
     }

@@ -16,12 +16,7 @@ bitflags! {
         /// MOV to CR8.
         const WRITE_CR8 = 1 << 24;
     }
-}
 
-/// All reads and writes of debug registers, in the word at offset 004h.
-pub const DEBUG_REGISTERS: u32 = 0xff << 16 | 0xff;
-
-bitflags! {
     /// Offset 00Ch.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Misc1: u32 {
@@ -62,9 +57,7 @@ bitflags! {
         /// Triple faults, and what else shuts the processor down.
         const SHUTDOWN = 1 << 31;
     }
-}
 
-bitflags! {
     /// Offset 010h.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Misc2: u32 {
@@ -95,9 +88,7 @@ bitflags! {
         /// RDPRU.
         const RDPRU = 1 << 14;
     }
-}
 
-bitflags! {
     /// Offset 014h.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Misc3: u32 {
@@ -110,9 +101,7 @@ bitflags! {
         /// TLBSYNC.
         const TLBSYNC = 1 << 4;
     }
-}
 
-bitflags! {
     /// The virtual interrupt and what belongs to it, at offset 060h (APM 2 15.21). The vector is
     /// in bits 32 to 39, the task priority in bits 0 to 7, the priority of the virtual interrupt in
     /// bits 16 to 19.
@@ -126,6 +115,9 @@ bitflags! {
         const INTR_MASKING = 1 << 24;
     }
 }
+
+/// All reads and writes of debug registers, in the word at offset 004h.
+pub const DEBUG_REGISTERS: u32 = 0xff << 16 | 0xff;
 
 /// Values of TLB_CONTROL at offset 05Ch: what VMRUN flushes (APM 2 15.16.1).
 pub mod tlb_control {

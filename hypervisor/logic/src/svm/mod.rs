@@ -9,7 +9,8 @@ pub mod negotiate;
 pub mod qualification;
 pub mod state;
 
+pub use crate::refusal::Refusal;
 pub use capability::SvmCapabilities;
 pub use exits::{code, neutral};
 pub use fields::{Clean, Field, field};
-pub use negotiate::{Controls, Refusal, negotiate};
+pub use negotiate::{Controls, negotiate};

@@ -1,8 +1,8 @@
 //! From what the processor offers to what the kernel uses.
 
 use super::capability::SvmCapabilities;
+use crate::refusal::Refusal;
 use bitflags::bitflags;
-use core::fmt;
 
 bitflags! {
     /// CPUID 8000_000A EDX (APM 3 E.4.9).
@@ -38,43 +38,6 @@ pub struct Controls {
     pub decode_assists: bool,
 }
 
-/// Why this processor cannot run guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// CPUID reports no SVM.
-    NoSvm,
-    /// The firmware has turned AMD-V off for good, until the next reset.
-    LockedOff {
-        /// Software that knows the firmware's key could unlock it (APM 2 15.31).
-        key: bool,
-    },
-    /// AMD-V is off and stays off though nothing is locked.
-    Off,
-    /// There is no nested paging.
-    NoNestedPaging,
-    /// There is no ASID for a guest; here is the number of all.
-    TooFewAsids(u32),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSvm => f.write_str("no AMD-V"),
-            Self::LockedOff { key: false } => {
-                f.write_str("AMD-V is locked off by firmware (VM_CR)")
-            }
-            Self::LockedOff { key: true } => {
-                f.write_str("AMD-V is locked off by firmware with a key (VM_CR)")
-            }
-            Self::Off => f.write_str("AMD-V is turned off and cannot be turned on (VM_CR)"),
-            Self::NoNestedPaging => f.write_str("no nested paging"),
-            Self::TooFewAsids(number) => {
-                write!(f, "too few ASIDs: {number}, where the host needs one and guests another")
-            }
-        }
-    }
-}
-
 /// VM_CR.LOCK: LOCK and SVMDIS ignore writes.
 const LOCK: u64 = 1 << 3;
 /// VM_CR.SVMDIS: EFER.SVME cannot be set.
@@ -87,18 +50,20 @@ const SVMDIS: u64 = 1 << 4;
 pub const fn negotiate(caps: &SvmCapabilities) -> Result<Controls, Refusal> {
     let features = Features::from_bits_retain(caps.features);
     if !caps.svm {
-        return Err(Refusal::NoSvm);
+        return Err(Refusal::Absent("AMD-V"));
     }
     // APM 2 15.4, 15.30.1.
     let vm_cr = match (caps.vm_cr & SVMDIS != 0, caps.vm_cr & LOCK != 0) {
         (false, _) => None,
         (true, false) => Some(caps.vm_cr & !SVMDIS),
-        (true, true) => {
-            return Err(Refusal::LockedOff { key: features.contains(Features::SVM_LOCK) });
+        // Software that knows the firmware's key could unlock it (APM 2 15.31).
+        (true, true) if features.contains(Features::SVM_LOCK) => {
+            return Err(Refusal::Because("AMD-V is locked off by firmware with a key (VM_CR)"));
         }
+        _ => return Err(Refusal::Because("AMD-V is locked off by firmware (VM_CR)")),
     };
     if !features.contains(Features::NESTED_PAGING) {
-        return Err(Refusal::NoNestedPaging);
+        return Err(Refusal::Because("no nested paging"));
     }
     if caps.asids < 2 {
         return Err(Refusal::TooFewAsids(caps.asids));
@@ -117,8 +82,11 @@ impl Controls {
     /// Whether EFER.SVME can be set, with VM_CR reading so.
     ///
     /// # Errors
-    /// [`Refusal::Off`] if AMD-V is still turned off.
+    /// A [`Refusal`] if AMD-V is still turned off, though nothing is locked.
     pub const fn confirm(&self, vm_cr: u64) -> Result<(), Refusal> {
-        if vm_cr & SVMDIS == 0 { Ok(()) } else { Err(Refusal::Off) }
+        if vm_cr & SVMDIS == 0 {
+            return Ok(());
+        }
+        Err(Refusal::Because("AMD-V is turned off and cannot be turned on (VM_CR)"))
     }
 }

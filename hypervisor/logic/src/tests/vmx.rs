@@ -98,10 +98,10 @@ fn rdmsr(caps: &VmxCapabilities, msr: u32) -> u64 {
         _ if msr == first + 1 => caps.primary,
         _ if msr == first + 2 => caps.exit,
         _ if msr == first + 3 => caps.entry,
-        0x486 => caps.cr0_fixed0,
-        0x487 => caps.cr0_fixed1,
-        0x488 => caps.cr4_fixed0,
-        0x489 => caps.cr4_fixed1,
+        0x486 => caps.cr0_fixed[0],
+        0x487 => caps.cr0_fixed[1],
+        0x488 => caps.cr4_fixed[0],
+        0x489 => caps.cr4_fixed[1],
         0x48b => caps.secondary,
         0x48c if caps.ept_vpid != 0 => caps.ept_vpid,
         _ => panic!("no MSR {msr:#x} is to be read"),
@@ -114,7 +114,7 @@ fn only_msrs_that_exist_are_read() {
         assert_eq!(VmxCapabilities::read(true, |msr| rdmsr(&caps, msr)), caps);
     }
     let none = VmxCapabilities::read(false, |msr| panic!("read of {msr:#x}"));
-    assert_eq!(negotiate(&none), Err(Refusal::NoVtx));
+    assert_eq!(negotiate(&none), Err(Refusal::Absent("VT-x")));
 }
 
 proptest! {
@@ -149,10 +149,10 @@ proptest! {
 #[test]
 fn encodings_agree_with_width_and_access() {
     let mut seen = BTreeSet::new();
-    for (name, encoding, width, writable) in field::ALL {
+    for (name, encoding, size, writable) in field::ALL {
         // SDM 3C 25.11.2: bits 14:13 width, 11:10 type, 9:1 index, 0 access; 15 and up and 12 are
         // 0.
-        assert_eq!(encoding >> 13, u64::from(*width), "{name}");
+        assert_eq!([2, 8, 4, 8].get(*encoding as usize >> 13), Some(size), "{name}");
         assert_eq!(encoding & (1 << 12 | 1), 0, "{name}");
         let kind = encoding >> 10 & 3;
         assert_eq!(kind != 1, *writable, "{name}");

@@ -13,10 +13,8 @@ pub const PENRYN: VmxCapabilities = VmxCapabilities {
     primary: 0xf7f9_fffe_0401_e172,
     exit: 0x3_ffff_0003_6dff,
     entry: 0x3fff_0000_11ff,
-    cr0_fixed0: 0x8000_0021,
-    cr0_fixed1: 0xffff_ffff,
-    cr4_fixed0: 0x2000,
-    cr4_fixed1: 0x27ff,
+    cr0_fixed: [0x8000_0021, 0xffff_ffff],
+    cr4_fixed: [0x2000, 0x27ff],
     secondary: 0x41_0000_0000,
     ept_vpid: 0,
 };
@@ -29,7 +27,7 @@ pub const ARRANDALE: VmxCapabilities = VmxCapabilities {
     primary: 0xfff9_fffe_0400_6172,
     exit: 0x7f_ffff_0003_6dfb,
     entry: 0xffff_0000_11fb,
-    cr4_fixed1: 0x67ff,
+    cr4_fixed: [0x2000, 0x67ff],
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
     ..PENRYN
@@ -42,7 +40,7 @@ pub const SANDY_BRIDGE: VmxCapabilities = VmxCapabilities {
     primary: 0xfff9_fffe_0400_6172,
     exit: 0x7f_ffff_0003_6dfb,
     entry: 0xffff_0000_11fb,
-    cr4_fixed1: 0x6_27ff,
+    cr4_fixed: [0x2000, 0x6_27ff],
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
     ..PENRYN
@@ -51,7 +49,7 @@ pub const SANDY_BRIDGE: VmxCapabilities = VmxCapabilities {
 /// Core i7-5600U (Broadwell, 2015).
 pub const BROADWELL: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0012,
-    cr4_fixed1: 0x37_67ff,
+    cr4_fixed: [0x2000, 0x37_67ff],
     secondary: 0x5_7cff_0000_0000,
     ept_vpid: 0xf01_0633_4141,
     ..SANDY_BRIDGE
@@ -62,7 +60,7 @@ pub const SKYLAKE: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0004,
     exit: 0x1ff_ffff_0003_6dfb,
     entry: 0x3_ffff_0000_11fb,
-    cr4_fixed1: 0x37_27ff,
+    cr4_fixed: [0x2000, 0x37_27ff],
     secondary: 0x1f_fcff_0000_0000,
     ..BROADWELL
 };

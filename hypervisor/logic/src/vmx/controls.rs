@@ -13,9 +13,7 @@ bitflags! {
         /// NMIs are never blocked in the guest; the guest's own blocking is virtual.
         const VIRTUAL_NMIS = 1 << 5;
     }
-}
 
-bitflags! {
     /// Primary processor-based VM-execution controls (SDM 3C 25.6.2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Primary: u32 {
@@ -58,9 +56,7 @@ bitflags! {
         /// The secondary controls count.
         const ACTIVATE_SECONDARY = 1 << 31;
     }
-}
 
-bitflags! {
     /// Secondary processor-based VM-execution controls (SDM 3C 25.6.2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Secondary: u32 {
@@ -79,9 +75,7 @@ bitflags! {
         /// XSAVES and XRSTORS work.
         const ENABLE_XSAVES = 1 << 20;
     }
-}
 
-bitflags! {
     /// Primary VM-exit controls (SDM 3C 25.7.1).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ExitControls: u32 {
@@ -100,9 +94,7 @@ bitflags! {
         /// IA32_EFER is loaded.
         const LOAD_EFER = 1 << 21;
     }
-}
 
-bitflags! {
     /// VM-entry controls (SDM 3C 25.8.1).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct EntryControls: u32 {

@@ -3,10 +3,6 @@
 
 use core::marker::PhantomData;
 
-/// Width marker of the fields that are as wide as a register.
-#[derive(Clone, Copy, Debug)]
-pub enum Natural {}
-
 /// Access marker of the fields that VM exits write.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOnly {}
@@ -15,43 +11,26 @@ pub enum ReadOnly {}
 #[derive(Clone, Copy, Debug)]
 pub enum ReadWrite {}
 
-/// The width of a field.
-pub trait Width: Copy {
-    /// What it holds.
-    type Value: Copy;
-    /// Bits 14:13 of its encoding (SDM 3C 25.11.2).
-    const CODE: u32;
+/// What a field holds: an unsigned integer of its width. A field as wide as a register has 64 bits.
+pub trait Width: Copy + Into<u64> {
     /// From what VMREAD gives.
-    fn from_raw(raw: u64) -> Self::Value;
-    /// To what VMWRITE takes.
-    fn into_raw(value: Self::Value) -> u64;
+    fn from_raw(raw: u64) -> Self;
 }
 
 macro_rules! width {
-    ($($width:ty: $value:ty = $code:literal,)*) => {$(
+    ($($width:ty)*) => {$(
         impl Width for $width {
-            type Value = $value;
-            const CODE: u32 = $code;
             #[inline(always)]
-            fn from_raw(raw: u64) -> $value {
-                raw as $value
-            }
-            #[inline(always)]
-            fn into_raw(value: $value) -> u64 {
-                value as u64
+            fn from_raw(raw: u64) -> Self {
+                raw as Self
             }
         }
     )*};
 }
 
-width! {
-    u16: u16 = 0,
-    u64: u64 = 1,
-    u32: u32 = 2,
-    Natural: u64 = 3,
-}
+width! { u16 u32 u64 }
 
-/// A field of width `W`.
+/// A field that holds a `W`.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<W, A = ReadWrite>(u32, PhantomData<(W, A)>);
 
@@ -67,41 +46,26 @@ impl<W: Width, A> Field<W, A> {
     }
 }
 
-/// A 16-bit field.
-pub type Field16 = Field<u16>;
-/// A 32-bit field.
-pub type Field32 = Field<u32>;
-/// A 64-bit field.
-pub type Field64 = Field<u64>;
-/// A field as wide as a register.
-pub type FieldNatural = Field<Natural>;
-/// A 32-bit field that is not written.
-pub type ReadOnly32 = Field<u32, ReadOnly>;
-/// A 64-bit field that is not written.
-pub type ReadOnly64 = Field<u64, ReadOnly>;
-/// A field as wide as a register that is not written.
-pub type ReadOnlyNatural = Field<Natural, ReadOnly>;
-
 /// The fields of a segment register.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentFields {
     /// Selector.
-    pub selector: Field16,
+    pub selector: Field<u16>,
     /// Limit in bytes.
-    pub limit: Field32,
+    pub limit: Field<u32>,
     /// Access rights (SDM 3C 25.4.1).
-    pub rights: Field32,
+    pub rights: Field<u32>,
     /// Base address.
-    pub base: FieldNatural,
+    pub base: Field<u64>,
 }
 
 /// The fields of GDTR or IDTR.
 #[derive(Clone, Copy, Debug)]
 pub struct TableFields {
     /// Limit in bytes.
-    pub limit: Field32,
+    pub limit: Field<u32>,
     /// Base address.
-    pub base: FieldNatural,
+    pub base: Field<u64>,
 }
 
 /// The segment registers are in the same order in all four groups of fields.
@@ -120,107 +84,110 @@ const fn table(number: u32) -> TableFields {
 }
 
 macro_rules! fields {
-    ($($name:ident: $ty:ident = $encoding:literal,)*) => {
+    ($($name:ident: $width:ty $(, $access:ident)? = $encoding:literal;)*) => {
         $(
             #[allow(missing_docs)]
-            pub const $name: super::$ty = super::Field::new($encoding);
+            pub const $name: Field<$width $(, $access)?> = Field::new($encoding);
         )*
-        /// Every single field here with its encoding, the code of its width, and whether it can be
-        /// written.
+        /// Every single field here with its encoding, its size in bytes, and whether it can be written.
         #[cfg(test)]
-        pub(crate) const ALL: &[(&str, u64, u32, bool)] =
-            &[$((stringify!($name), $name.encoding(), super::code($name), super::writable(stringify!($ty)))),*];
+        pub(crate) const ALL: &[(&str, u64, usize, bool)] = &[$((
+            stringify!($name),
+            $name.encoding(),
+            size_of::<$width>(),
+            stringify!($($access)?).is_empty(),
+        )),*];
     };
 }
 
 /// The fields, named as in the manual, with `GUEST_` and `HOST_` for the two state areas.
 pub mod field {
-    use super::{SegmentFields, TableFields, segment, table};
+    use super::{Field, ReadOnly, SegmentFields, TableFields, segment, table};
 
     fields! {
         // 16 bits.
-        VPID: Field16 = 0x0000,
-        HOST_ES_SELECTOR: Field16 = 0x0c00,
-        HOST_CS_SELECTOR: Field16 = 0x0c02,
-        HOST_SS_SELECTOR: Field16 = 0x0c04,
-        HOST_DS_SELECTOR: Field16 = 0x0c06,
-        HOST_FS_SELECTOR: Field16 = 0x0c08,
-        HOST_GS_SELECTOR: Field16 = 0x0c0a,
-        HOST_TR_SELECTOR: Field16 = 0x0c0c,
+        VPID: u16 = 0x0000;
+        HOST_ES_SELECTOR: u16 = 0x0c00;
+        HOST_CS_SELECTOR: u16 = 0x0c02;
+        HOST_SS_SELECTOR: u16 = 0x0c04;
+        HOST_DS_SELECTOR: u16 = 0x0c06;
+        HOST_FS_SELECTOR: u16 = 0x0c08;
+        HOST_GS_SELECTOR: u16 = 0x0c0a;
+        HOST_TR_SELECTOR: u16 = 0x0c0c;
         // 64 bits.
-        IO_BITMAP_A: Field64 = 0x2000,
-        IO_BITMAP_B: Field64 = 0x2002,
-        MSR_BITMAP: Field64 = 0x2004,
-        TSC_OFFSET: Field64 = 0x2010,
-        EPT_POINTER: Field64 = 0x201a,
-        XSS_EXITING_BITMAP: Field64 = 0x202c,
-        GUEST_PHYSICAL_ADDRESS: ReadOnly64 = 0x2400,
-        VMCS_LINK_POINTER: Field64 = 0x2800,
-        GUEST_DEBUGCTL: Field64 = 0x2802,
-        GUEST_PAT: Field64 = 0x2804,
-        GUEST_EFER: Field64 = 0x2806,
-        GUEST_PDPTE0: Field64 = 0x280a,
-        GUEST_PDPTE1: Field64 = 0x280c,
-        GUEST_PDPTE2: Field64 = 0x280e,
-        GUEST_PDPTE3: Field64 = 0x2810,
-        HOST_PAT: Field64 = 0x2c00,
-        HOST_EFER: Field64 = 0x2c02,
+        IO_BITMAP_A: u64 = 0x2000;
+        IO_BITMAP_B: u64 = 0x2002;
+        MSR_BITMAP: u64 = 0x2004;
+        TSC_OFFSET: u64 = 0x2010;
+        EPT_POINTER: u64 = 0x201a;
+        XSS_EXITING_BITMAP: u64 = 0x202c;
+        GUEST_PHYSICAL_ADDRESS: u64, ReadOnly = 0x2400;
+        VMCS_LINK_POINTER: u64 = 0x2800;
+        GUEST_DEBUGCTL: u64 = 0x2802;
+        GUEST_PAT: u64 = 0x2804;
+        GUEST_EFER: u64 = 0x2806;
+        GUEST_PDPTE0: u64 = 0x280a;
+        GUEST_PDPTE1: u64 = 0x280c;
+        GUEST_PDPTE2: u64 = 0x280e;
+        GUEST_PDPTE3: u64 = 0x2810;
+        HOST_PAT: u64 = 0x2c00;
+        HOST_EFER: u64 = 0x2c02;
         // 32 bits.
-        PIN_CONTROLS: Field32 = 0x4000,
-        PRIMARY_CONTROLS: Field32 = 0x4002,
-        EXCEPTION_BITMAP: Field32 = 0x4004,
-        PAGE_FAULT_ERROR_MASK: Field32 = 0x4006,
-        PAGE_FAULT_ERROR_MATCH: Field32 = 0x4008,
-        CR3_TARGET_COUNT: Field32 = 0x400a,
-        EXIT_CONTROLS: Field32 = 0x400c,
-        EXIT_MSR_STORE_COUNT: Field32 = 0x400e,
-        EXIT_MSR_LOAD_COUNT: Field32 = 0x4010,
-        ENTRY_CONTROLS: Field32 = 0x4012,
-        ENTRY_MSR_LOAD_COUNT: Field32 = 0x4014,
-        ENTRY_INTERRUPTION_INFO: Field32 = 0x4016,
-        ENTRY_EXCEPTION_ERROR: Field32 = 0x4018,
-        ENTRY_INSTRUCTION_LENGTH: Field32 = 0x401a,
-        SECONDARY_CONTROLS: Field32 = 0x401e,
-        VM_INSTRUCTION_ERROR: ReadOnly32 = 0x4400,
-        EXIT_REASON: ReadOnly32 = 0x4402,
-        EXIT_INTERRUPTION_INFO: ReadOnly32 = 0x4404,
-        EXIT_INTERRUPTION_ERROR: ReadOnly32 = 0x4406,
-        IDT_VECTORING_INFO: ReadOnly32 = 0x4408,
-        IDT_VECTORING_ERROR: ReadOnly32 = 0x440a,
-        EXIT_INSTRUCTION_LENGTH: ReadOnly32 = 0x440c,
-        GUEST_INTERRUPTIBILITY: Field32 = 0x4824,
-        GUEST_ACTIVITY: Field32 = 0x4826,
-        GUEST_SYSENTER_CS: Field32 = 0x482a,
-        HOST_SYSENTER_CS: Field32 = 0x4c00,
+        PIN_CONTROLS: u32 = 0x4000;
+        PRIMARY_CONTROLS: u32 = 0x4002;
+        EXCEPTION_BITMAP: u32 = 0x4004;
+        PAGE_FAULT_ERROR_MASK: u32 = 0x4006;
+        PAGE_FAULT_ERROR_MATCH: u32 = 0x4008;
+        CR3_TARGET_COUNT: u32 = 0x400a;
+        EXIT_CONTROLS: u32 = 0x400c;
+        EXIT_MSR_STORE_COUNT: u32 = 0x400e;
+        EXIT_MSR_LOAD_COUNT: u32 = 0x4010;
+        ENTRY_CONTROLS: u32 = 0x4012;
+        ENTRY_MSR_LOAD_COUNT: u32 = 0x4014;
+        ENTRY_INTERRUPTION_INFO: u32 = 0x4016;
+        ENTRY_EXCEPTION_ERROR: u32 = 0x4018;
+        ENTRY_INSTRUCTION_LENGTH: u32 = 0x401a;
+        SECONDARY_CONTROLS: u32 = 0x401e;
+        VM_INSTRUCTION_ERROR: u32, ReadOnly = 0x4400;
+        EXIT_REASON: u32, ReadOnly = 0x4402;
+        EXIT_INTERRUPTION_INFO: u32, ReadOnly = 0x4404;
+        EXIT_INTERRUPTION_ERROR: u32, ReadOnly = 0x4406;
+        IDT_VECTORING_INFO: u32, ReadOnly = 0x4408;
+        IDT_VECTORING_ERROR: u32, ReadOnly = 0x440a;
+        EXIT_INSTRUCTION_LENGTH: u32, ReadOnly = 0x440c;
+        GUEST_INTERRUPTIBILITY: u32 = 0x4824;
+        GUEST_ACTIVITY: u32 = 0x4826;
+        GUEST_SYSENTER_CS: u32 = 0x482a;
+        HOST_SYSENTER_CS: u32 = 0x4c00;
         // Natural width.
-        CR0_MASK: FieldNatural = 0x6000,
-        CR4_MASK: FieldNatural = 0x6002,
-        CR0_READ_SHADOW: FieldNatural = 0x6004,
-        CR4_READ_SHADOW: FieldNatural = 0x6006,
-        EXIT_QUALIFICATION: ReadOnlyNatural = 0x6400,
-        GUEST_LINEAR_ADDRESS: ReadOnlyNatural = 0x640a,
-        GUEST_CR0: FieldNatural = 0x6800,
-        GUEST_CR3: FieldNatural = 0x6802,
-        GUEST_CR4: FieldNatural = 0x6804,
-        GUEST_DR7: FieldNatural = 0x681a,
-        GUEST_RSP: FieldNatural = 0x681c,
-        GUEST_RIP: FieldNatural = 0x681e,
-        GUEST_RFLAGS: FieldNatural = 0x6820,
-        GUEST_PENDING_DEBUG: FieldNatural = 0x6822,
-        GUEST_SYSENTER_ESP: FieldNatural = 0x6824,
-        GUEST_SYSENTER_EIP: FieldNatural = 0x6826,
-        HOST_CR0: FieldNatural = 0x6c00,
-        HOST_CR3: FieldNatural = 0x6c02,
-        HOST_CR4: FieldNatural = 0x6c04,
-        HOST_FS_BASE: FieldNatural = 0x6c06,
-        HOST_GS_BASE: FieldNatural = 0x6c08,
-        HOST_TR_BASE: FieldNatural = 0x6c0a,
-        HOST_GDTR_BASE: FieldNatural = 0x6c0c,
-        HOST_IDTR_BASE: FieldNatural = 0x6c0e,
-        HOST_SYSENTER_ESP: FieldNatural = 0x6c10,
-        HOST_SYSENTER_EIP: FieldNatural = 0x6c12,
-        HOST_RSP: FieldNatural = 0x6c14,
-        HOST_RIP: FieldNatural = 0x6c16,
+        CR0_MASK: u64 = 0x6000;
+        CR4_MASK: u64 = 0x6002;
+        CR0_READ_SHADOW: u64 = 0x6004;
+        CR4_READ_SHADOW: u64 = 0x6006;
+        EXIT_QUALIFICATION: u64, ReadOnly = 0x6400;
+        GUEST_LINEAR_ADDRESS: u64, ReadOnly = 0x640a;
+        GUEST_CR0: u64 = 0x6800;
+        GUEST_CR3: u64 = 0x6802;
+        GUEST_CR4: u64 = 0x6804;
+        GUEST_DR7: u64 = 0x681a;
+        GUEST_RSP: u64 = 0x681c;
+        GUEST_RIP: u64 = 0x681e;
+        GUEST_RFLAGS: u64 = 0x6820;
+        GUEST_PENDING_DEBUG: u64 = 0x6822;
+        GUEST_SYSENTER_ESP: u64 = 0x6824;
+        GUEST_SYSENTER_EIP: u64 = 0x6826;
+        HOST_CR0: u64 = 0x6c00;
+        HOST_CR3: u64 = 0x6c02;
+        HOST_CR4: u64 = 0x6c04;
+        HOST_FS_BASE: u64 = 0x6c06;
+        HOST_GS_BASE: u64 = 0x6c08;
+        HOST_TR_BASE: u64 = 0x6c0a;
+        HOST_GDTR_BASE: u64 = 0x6c0c;
+        HOST_IDTR_BASE: u64 = 0x6c0e;
+        HOST_SYSENTER_ESP: u64 = 0x6c10;
+        HOST_SYSENTER_EIP: u64 = 0x6c12;
+        HOST_RSP: u64 = 0x6c14;
+        HOST_RIP: u64 = 0x6c16;
     }
 
     /// ES.
@@ -243,14 +210,4 @@ pub mod field {
     pub const GUEST_GDTR: TableFields = table(8);
     /// IDTR.
     pub const GUEST_IDTR: TableFields = table(9);
-}
-
-#[cfg(test)]
-const fn code<W: Width, A>(_: Field<W, A>) -> u32 {
-    W::CODE
-}
-
-#[cfg(test)]
-const fn writable(ty: &str) -> bool {
-    ty.as_bytes()[0] == b'F'
 }

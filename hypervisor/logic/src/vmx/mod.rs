@@ -7,7 +7,8 @@ pub mod exits;
 pub mod fields;
 pub mod negotiate;
 
+pub use crate::refusal::Refusal;
 pub use capability::VmxCapabilities;
 pub use exits::neutral;
 pub use fields::{Field, field};
-pub use negotiate::{Controls, Refusal, negotiate};
+pub use negotiate::{Controls, negotiate};

@@ -2,8 +2,8 @@
 
 use super::capability::VmxCapabilities;
 use super::controls::{EntryControls, ExitControls, Pin, Primary, Secondary};
+use crate::refusal::Refusal;
 use bitflags::Flags;
-use core::fmt;
 
 /// The VM-execution, exit and entry controls of every virtual CPU, and what else depends on the
 /// processor.
@@ -26,14 +26,11 @@ pub struct Controls {
     pub exit: u32,
     /// VM-entry controls, of a guest outside IA-32e mode.
     pub entry: u32,
-    /// Bits of CR0 that are 1 in VMX operation. A guest's PE and PG may be 0 nevertheless.
-    pub cr0_fixed0: u64,
-    /// Bits of CR0 that may be 1 in VMX operation.
-    pub cr0_fixed1: u64,
-    /// Bits of CR4 that are 1 in VMX operation.
-    pub cr4_fixed0: u64,
-    /// Bits of CR4 that may be 1 in VMX operation.
-    pub cr4_fixed1: u64,
+    /// Bits of CR0 that are 1 in VMX operation, and those that may be. A guest's PE and PG may be 0
+    /// nevertheless.
+    pub cr0_fixed: [u64; 2],
+    /// Bits of CR4 that are 1 in VMX operation, and those that may be.
+    pub cr4_fixed: [u64; 2],
     /// EPT leaves of 2 MiB.
     pub ept_2m: bool,
     /// EPT leaves of 1 GiB.
@@ -88,79 +85,33 @@ const ENTRY: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
     .union(EntryControls::LOAD_PAT)
     .union(EntryControls::LOAD_EFER);
 
-/// Why this processor cannot run guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// CPUID reports no VMX.
-    NoVtx,
-    /// The firmware has locked IA32_FEATURE_CONTROL with VMX off.
-    LockedOff,
-    /// There is no EPT.
-    NoEpt,
-    /// The EPT lack something.
-    EptLacks(&'static str),
-    /// There is no unrestricted guest.
-    NoUnrestrictedGuest,
-    /// The VMCS must lie in memory of another type than write-back; here is the number (SDM 3D
-    /// A.1).
-    VmcsMemoryType(u8),
-    /// A control cannot be 1: its group, and its name.
-    Unavailable(&'static str, &'static str),
-    /// A control cannot be 0: its group, and its name.
-    Forced(&'static str, &'static str),
-}
+/// A group of controls: its name and its capability MSR, in which the low half has the bits that must
+/// be 1, the high half those that may be (SDM 3D A.2).
+struct Group(&'static str, u64);
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoVtx => f.write_str("no VT-x"),
-            Self::LockedOff => f.write_str("VT-x is locked off by firmware (IA32_FEATURE_CONTROL)"),
-            Self::NoEpt => f.write_str("no EPT"),
-            Self::EptLacks(what) => write!(f, "EPT without {what}"),
-            Self::NoUnrestrictedGuest => f.write_str("no unrestricted guest"),
-            Self::VmcsMemoryType(kind) => write!(f, "VMCS in memory of type {kind}"),
-            Self::Unavailable(group, name) => {
-                write!(f, "{group} control {name} is not available")
-            }
-            Self::Forced(group, name) => write!(f, "{group} control {name} cannot be off"),
+impl Group {
+    /// These controls are to be 1, and those that have to be.
+    fn on<F: Flags<Bits = u32>>(&self, flags: F) -> Result<u32, Refusal> {
+        let missing = flags.bits() & !((self.1 >> 32) as u32);
+        if missing != 0 {
+            return Err(Refusal::Unavailable(self.0, name::<F>(missing)));
         }
+        Ok(flags.bits() | self.1 as u32)
+    }
+
+    /// These controls are to be 0.
+    fn off<F: Flags<Bits = u32>>(&self, flags: F) -> Result<(), Refusal> {
+        let forced = flags.bits() & self.1 as u32;
+        if forced != 0 {
+            return Err(Refusal::Forced(self.0, name::<F>(forced)));
+        }
+        Ok(())
     }
 }
 
 /// The name of the lowest flag in `bits`.
 fn name<F: Flags<Bits = u32>>(bits: u32) -> &'static str {
     F::FLAGS.iter().find(|flag| flag.value().bits() & bits != 0).map_or("?", |flag| flag.name())
-}
-
-/// The controls of a group. In a capability MSR the low half has the bits that must be 1, the high
-/// half those that may be (SDM 3D A.2).
-fn adjust<F: Flags<Bits = u32>>(
-    group: &'static str,
-    msr: u64,
-    required: F,
-    wanted: F,
-    off: F,
-) -> Result<u32, Refusal> {
-    let (must, may) = (msr as u32, (msr >> 32) as u32);
-    let missing = required.bits() & !may;
-    if missing != 0 {
-        return Err(Refusal::Unavailable(group, name::<F>(missing)));
-    }
-    let forced = off.bits() & must;
-    if forced != 0 {
-        return Err(Refusal::Forced(group, name::<F>(forced)));
-    }
-    Ok(required.bits() | wanted.bits() & may | must)
-}
-
-/// Whether all of these bits can be both 0 and 1.
-fn settable<F: Flags<Bits = u32> + Copy>(
-    group: &'static str,
-    msr: u64,
-    flags: F,
-) -> Result<(), Refusal> {
-    adjust(group, msr, flags, F::empty(), F::empty())?;
-    adjust(group, msr, F::empty(), F::empty(), flags).map(|_| ())
 }
 
 const fn bit(value: u64, bit: u32) -> bool {
@@ -174,7 +125,7 @@ const fn unlock(feature_control: u64) -> Result<Option<u64>, Refusal> {
     if feature_control & LOCK == 0 {
         Ok(Some(feature_control | VMX_OUTSIDE_SMX | LOCK))
     } else if feature_control & VMX_OUTSIDE_SMX == 0 {
-        Err(Refusal::LockedOff)
+        Err(Refusal::Because("VT-x is locked off by firmware (IA32_FEATURE_CONTROL)"))
     } else {
         Ok(None)
     }
@@ -186,25 +137,21 @@ const fn unlock(feature_control: u64) -> Result<Option<u64>, Refusal> {
 /// The first thing that the kernel cannot do without and the processor lacks.
 pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
     if !caps.vmx {
-        return Err(Refusal::NoVtx);
+        return Err(Refusal::Absent("VT-x"));
     }
     let unlock = unlock(caps.feature_control)?;
-    let may = |msr: u64, flags: u32| (msr >> 32) as u32 & flags == flags;
-    if !may(caps.secondary, Secondary::ENABLE_EPT.bits()) {
-        return Err(Refusal::NoEpt);
-    }
-    if !may(caps.secondary, Secondary::UNRESTRICTED_GUEST.bits()) {
-        return Err(Refusal::NoUnrestrictedGuest);
-    }
+    let may = Secondary::from_bits_retain((caps.secondary >> 32) as u32);
     // SDM 3D A.10.
-    for (number, what) in [
-        (6, "a 4-level walk"),
-        (14, "write-back paging structures"),
-        (20, "INVEPT"),
-        (26, "all-context INVEPT"),
+    for (there, what) in [
+        (may.contains(Secondary::ENABLE_EPT), "no EPT"),
+        (may.contains(Secondary::UNRESTRICTED_GUEST), "no unrestricted guest"),
+        (bit(caps.ept_vpid, 6), "EPT without a 4-level walk"),
+        (bit(caps.ept_vpid, 14), "EPT without write-back paging structures"),
+        (bit(caps.ept_vpid, 20), "EPT without INVEPT"),
+        (bit(caps.ept_vpid, 26), "EPT without all-context INVEPT"),
     ] {
-        if !bit(caps.ept_vpid, number) {
-            return Err(Refusal::EptLacks(what));
+        if !there {
+            return Err(Refusal::Because(what));
         }
     }
     let memory_type = (caps.basic >> 50 & 0xf) as u8;
@@ -212,41 +159,30 @@ pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
         return Err(Refusal::VmcsMemoryType(memory_type));
     }
 
-    settable("primary processor-based", caps.primary, TOGGLED)?;
-    settable("VM-entry", caps.entry, EntryControls::IA32E_MODE_GUEST)?;
+    let primary = Group("primary processor-based", caps.primary);
+    primary.on(TOGGLED)?;
+    primary.off(TOGGLED.union(PRIMARY_OFF))?;
+    let entry = Group("VM-entry", caps.entry);
+    entry.on(EntryControls::IA32E_MODE_GUEST)?;
+    entry.off(EntryControls::IA32E_MODE_GUEST)?;
     // INVVPID itself, of a single context, of all contexts.
     let vpid_usable = [32, 41, 42].into_iter().all(|number| bit(caps.ept_vpid, number));
-    let mut wanted = SECONDARY_WANTED;
-    wanted.set(Secondary::ENABLE_VPID, vpid_usable);
-    let secondary =
-        adjust("secondary processor-based", caps.secondary, SECONDARY, wanted, Secondary::empty())?;
+    let mut wanted = SECONDARY | SECONDARY_WANTED & may;
+    wanted.set(Secondary::ENABLE_VPID, vpid_usable && may.contains(Secondary::ENABLE_VPID));
+    let secondary = Group("secondary processor-based", caps.secondary).on(wanted)?;
     Ok(Controls {
         unlock,
         revision: caps.basic as u32 & 0x7fff_ffff,
-        pin: adjust("pin-based", caps.pin, PIN, Pin::empty(), Pin::empty())?,
-        primary: adjust(
-            "primary processor-based",
-            caps.primary,
-            PRIMARY,
-            Primary::empty(),
-            PRIMARY_OFF,
-        )?,
+        pin: Group("pin-based", caps.pin).on(PIN)?,
+        primary: primary.on(PRIMARY)?,
         secondary,
-        exit: adjust("VM-exit", caps.exit, EXIT, ExitControls::empty(), ExitControls::empty())?,
-        entry: adjust(
-            "VM-entry",
-            caps.entry,
-            ENTRY,
-            EntryControls::empty(),
-            EntryControls::empty(),
-        )?,
-        cr0_fixed0: caps.cr0_fixed0,
-        cr0_fixed1: caps.cr0_fixed1,
-        cr4_fixed0: caps.cr4_fixed0,
-        cr4_fixed1: caps.cr4_fixed1,
+        exit: Group("VM-exit", caps.exit).on(EXIT)?,
+        entry: entry.on(ENTRY)?,
+        cr0_fixed: caps.cr0_fixed,
+        cr4_fixed: caps.cr4_fixed,
         ept_2m: bit(caps.ept_vpid, 16),
         ept_1g: bit(caps.ept_vpid, 17),
         vpid: secondary & Secondary::ENABLE_VPID.bits() != 0,
-        io_bitmaps: may(caps.primary, Primary::USE_IO_BITMAPS.bits()),
+        io_bitmaps: primary.on(Primary::USE_IO_BITMAPS).is_ok(),
     })
 }

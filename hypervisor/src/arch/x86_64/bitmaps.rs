@@ -7,6 +7,8 @@
 //!
 //! The maps are contiguous. Ports have the same order everywhere, which is also that of the task state.
 
+use core::ops::RangeInclusive;
+
 use abi::hypercall::Status;
 use spin::Once;
 
@@ -64,18 +66,13 @@ impl Bitmap {
     /// The bits for reading and for writing; of a port they are the same. Every access to something that has none exits.
     fn bits(&self, number: u64) -> Option<[u32; 2]> {
         let number = u32::try_from(number).ok()?;
-        let (range, first) = match (self.kind, number) {
-            (Kind::Port, 0..=0xffff) => return Some([number; 2]),
-            (Kind::Msr, register) if GUEST_MSRS.contains(&register) => {
-                if register < 0x2000 {
-                    (0, 0)
-                } else {
-                    (1, 0xc000_0000)
-                }
-            }
-            _ => return None,
-        };
-        let index = range * 0x2000 + (number - first);
+        match self.kind {
+            Kind::Port => return u16::try_from(number).ok().map(|port| [port.into(); 2]),
+            Kind::Msr if !GUEST_MSRS.iter().any(|range| range.contains(&number)) => return None,
+            Kind::Msr => {}
+        }
+        // Ranges have 0x2000 registers; the first one begins at 0, the second at 0xc000_0000.
+        let index = number >> 31 << 13 | number & 0x1fff;
         Some(match vendor() {
             // 1 KiB for each range; the bitmaps for writing are 2 KiB behind those for reading.
             Vendor::Vmx => [index, index + 0x4000],
@@ -133,15 +130,5 @@ pub fn deny_all() -> (u64, u64) {
 
 /// The registers that a guest may ever be given: those that the kernel keeps for each virtual CPU. They are in the first two
 /// ranges of both formats.
-pub const GUEST_MSRS: [u32; 10] = [
-    0x174,
-    0x175,
-    0x176,
-    0xc000_0081,
-    0xc000_0082,
-    0xc000_0083,
-    0xc000_0084,
-    0xc000_0100,
-    0xc000_0101,
-    0xc000_0102,
-];
+pub const GUEST_MSRS: [RangeInclusive<u32>; 3] =
+    [0x174..=0x176, 0xc000_0081..=0xc000_0084, 0xc000_0100..=0xc000_0102];

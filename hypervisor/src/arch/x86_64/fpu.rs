@@ -5,6 +5,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use x86_64::registers::control::{Cr0, Cr0Flags};
+use x86_64::registers::xcontrol::XCr0;
+
 use crate::mem::virt;
 
 /// XCR0 bits that fit an XSAVE area of one page in standard format: x87, SSE, AVX, AVX-512, PKRU (SDM 1 13.5).
@@ -43,27 +46,14 @@ pub fn valid_xcr0(value: u64) -> bool {
 
 /// What XCR0 holds.
 pub fn xcr0() -> u64 {
-    if !has_xsave() {
-        return 1;
-    }
-    let (low, high): (u32, u32);
-    // SAFETY: CR4.OSXSAVE is set.
-    unsafe {
-        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
-            options(nomem, nostack, preserves_flags));
-    }
-    u64::from(low) | u64::from(high) << 32
+    if has_xsave() { XCr0::read_raw() } else { 1 }
 }
 
 /// Loads XCR0.
 pub fn set_xcr0(value: u64) {
-    if !has_xsave() {
-        return;
-    }
-    // SAFETY: every caller has checked the value, or it is what the processor supports.
-    unsafe {
-        core::arch::asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32,
-            options(nomem, nostack, preserves_flags));
+    if has_xsave() {
+        // SAFETY: every caller has checked the value, or it is what the processor supports.
+        unsafe { XCr0::write_raw(value) };
     }
 }
 
@@ -111,7 +101,6 @@ pub fn switch(from: Option<(u64, u64)>, to: Option<(u64, u64)>) {
 
 /// Sets CR0.TS: from now on the FPU is out of bounds for ring 3.
 pub fn set_task_switched() {
-    use x86_64::registers::control::{Cr0, Cr0Flags};
     // SAFETY: the kernel uses no FPU.
     unsafe { Cr0::write(Cr0::read() | Cr0Flags::TASK_SWITCHED) };
 }

@@ -1,5 +1,7 @@
 //! Model-specific registers.
 
+use x86_64::registers::model_specific;
+
 /// A register's index.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -45,13 +47,8 @@ impl Msr {
     pub unsafe fn read(self) -> u64 {
         #[cfg(feature = "counters")]
         super::counters::count(super::counters::RDMSR);
-        let (low, high): (u32, u32);
         // SAFETY: by the caller's word.
-        unsafe {
-            core::arch::asm!("rdmsr", in("ecx") self.0, out("eax") low, out("edx") high,
-                options(nomem, nostack, preserves_flags));
-        }
-        u64::from(high) << 32 | u64::from(low)
+        unsafe { model_specific::Msr::new(self.0).read() }
     }
 
     /// Writes it.
@@ -63,9 +60,6 @@ impl Msr {
         #[cfg(feature = "counters")]
         super::counters::count(super::counters::WRMSR);
         // SAFETY: by the caller's word.
-        unsafe {
-            core::arch::asm!("wrmsr", in("ecx") self.0, in("eax") value as u32, in("edx") (value >> 32) as u32,
-                options(nostack, preserves_flags));
-        }
+        unsafe { model_specific::Msr::new(self.0).write(value) };
     }
 }

@@ -1,16 +1,14 @@
 //! Port I/O for the few devices that the kernel drives itself.
 
+use x86_64::instructions::port::Port;
+
 /// Reads a byte.
 ///
 /// # Safety
 /// Reading the port must have no effect on memory.
 pub unsafe fn inb(port: u16) -> u8 {
-    let value;
     // SAFETY: by the caller's word.
-    unsafe {
-        core::arch::asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
-    };
-    value
+    unsafe { Port::new(port).read() }
 }
 
 /// Writes a byte.
@@ -19,9 +17,7 @@ pub unsafe fn inb(port: u16) -> u8 {
 /// Writing the port must have no effect on memory.
 pub unsafe fn outb(port: u16, value: u8) {
     // SAFETY: by the caller's word.
-    unsafe {
-        core::arch::asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { Port::new(port).write(value) };
 }
 
 /// Whether a 16550 at `base` keeps what is written to its scratch register.
@@ -48,20 +44,12 @@ pub fn set_line_speed(base: u16) {
 
 /// Masks the legacy interrupt controllers for good, with their vectors out of the way of exceptions (8259A data sheet).
 pub fn mask_legacy_pics() {
-    const SEQUENCE: [(u16, u8); 10] = [
-        (0x20, 0x11),
-        (0xa0, 0x11),
-        (0x21, 0xe0),
-        (0xa1, 0xe8),
-        (0x21, 4),
-        (0xa1, 2),
-        (0x21, 1),
-        (0xa1, 1),
-        (0x21, 0xff),
-        (0xa1, 0xff),
-    ];
-    for (port, value) in SEQUENCE {
+    // Their first vectors, and on which line the second hangs, told each in its way.
+    for (port, vectors, line) in [(0x20, 0xe0, 4), (0xa0, 0xe8, 2)] {
         // SAFETY: the 8259 pair belongs to the kernel.
-        unsafe { outb(port, value) };
+        unsafe {
+            outb(port, 0x11);
+            [vectors, line, 1, 0xff].into_iter().for_each(|value| outb(port + 1, value));
+        }
     }
 }

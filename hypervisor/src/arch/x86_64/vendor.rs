@@ -45,10 +45,10 @@ pub struct Virtualization {
 
 /// Finds out which extension can be used, and how; without one this is the end.
 pub fn probe() -> Virtualization {
-    use hypervisor_logic::{svm::Refusal::NoSvm, vmx::Refusal::NoVtx};
+    use hypervisor_logic::refusal::Refusal::Absent;
     match vmx::probe() {
         Ok(virtualization) => return virtualization,
-        Err(NoVtx) => {}
+        Err(Absent(_)) => {}
         Err(refusal) => refuse(format_args!("{refusal}")),
     }
     match svm::probe() {
@@ -56,7 +56,7 @@ pub fn probe() -> Virtualization {
             SVM.store(true, Ordering::Relaxed);
             virtualization
         }
-        Err(NoSvm) => refuse(format_args!("no VT-x and no AMD-V")),
+        Err(Absent(_)) => refuse(format_args!("no VT-x and no AMD-V")),
         Err(refusal) => refuse(format_args!("{refusal}")),
     }
 }

@@ -1,6 +1,6 @@
 //! Access to the VMCB of a virtual CPU: plain memory, which the processor reads at VMRUN and writes at the exit.
 
-use hypervisor_logic::svm::fields::{Clean, Field, Width, field as f};
+use hypervisor_logic::svm::fields::{Clean, Field, field as f};
 
 use crate::arch::vcpu;
 use crate::object::ec::Ec;
@@ -18,15 +18,15 @@ impl Vmcb {
 
     /// Reads a field.
     #[inline(always)]
-    pub fn read<W: Width>(self, field: Field<W>) -> W {
-        // SAFETY: fields lie inside the page and are aligned; the virtual CPU is bound to this CPU, which is not in its guest.
+    pub fn read<W: Copy>(self, field: Field<W>) -> W {
+        // SAFETY: fields hold integers, lie inside the page and are aligned; the virtual CPU is bound to this CPU, which is not in its guest.
         unsafe { self.0.add(field.offset()).cast::<W>().read() }
     }
 
     /// Writes a field, and makes the processor load it at the next VMRUN. What is written is checked by the processor, or by
     /// the caller if it concerns the host.
     #[inline(always)]
-    pub fn write<W: Width>(self, field: Field<W>, value: W) {
+    pub fn write<W: Copy>(self, field: Field<W>, value: W) {
         // SAFETY: as above.
         unsafe { self.0.add(field.offset()).cast::<W>().write(value) };
         if !field.clean().is_empty() {

@@ -65,8 +65,8 @@ pub fn enable() -> bool {
         if let Some(value) = controls.unlock {
             FEATURE_CONTROL.write(value);
         }
-        Cr0::write_raw(Cr0::read_raw() & controls.cr0_fixed1 | controls.cr0_fixed0);
-        Cr4::write_raw(Cr4::read_raw() & controls.cr4_fixed1 | controls.cr4_fixed0);
+        Cr0::write_raw(Cr0::read_raw() & controls.cr0_fixed[1] | controls.cr0_fixed[0]);
+        Cr4::write_raw(Cr4::read_raw() & controls.cr4_fixed[1] | controls.cr4_fixed[0]);
         let failed: u8;
         core::arch::asm!("vmxon [{}]", "setna {}", in(reg) &region, out(reg_byte) failed, options(nostack));
         failed == 0

@@ -22,7 +22,7 @@ pub unsafe fn clear(page: u64) {
 
 /// Reads a field of the current VMCS. Without one, or where the processor lacks the field, the value is undefined.
 #[inline(always)]
-pub fn read<W: Width, A>(field: Field<W, A>) -> W::Value {
+pub fn read<W: Width, A>(field: Field<W, A>) -> W {
     #[cfg(feature = "counters")]
     crate::arch::counters::count(crate::arch::counters::VMREAD);
     let value: u64;
@@ -35,12 +35,12 @@ pub fn read<W: Width, A>(field: Field<W, A>) -> W::Value {
 
 /// Writes a field of the current VMCS; no effect where the processor lacks it.
 #[inline(always)]
-pub fn write<W: Width>(field: Field<W, ReadWrite>, value: W::Value) {
+pub fn write<W: Width>(field: Field<W, ReadWrite>, value: W) {
     #[cfg(feature = "counters")]
     crate::arch::counters::count(crate::arch::counters::VMWRITE);
     // SAFETY: guest fields are checked by the processor at entry; host fields and controls are only written by
     // `vcpu`, with values that keep the kernel sound.
     unsafe {
-        core::arch::asm!("vmwrite {}, {}", in(reg) field.encoding(), in(reg) W::into_raw(value), options(nostack));
+        core::arch::asm!("vmwrite {}, {}", in(reg) field.encoding(), in(reg) Into::<u64>::into(value), options(nostack));
     }
 }
