@@ -63,7 +63,6 @@ impl Buddy {
     }
 
     /// Pages that are free, in blocks of any order.
-    #[inline]
     pub const fn free_pages(&self) -> u64 {
         self.free
     }
@@ -100,7 +99,6 @@ impl Buddy {
 
     /// Takes a block of `1 << order` pages, aligned to its size: its address. What is in it is
     /// left over from before. `None` if no free block is large enough.
-    #[inline]
     pub fn alloc(&mut self, memory: &mut impl Memory, order: u32) -> Option<u64> {
         let (found, head) =
             (order..).zip(self.heads.get_mut(order as usize..)?).find(|(_, h)| **h != NONE)?;
@@ -120,7 +118,6 @@ impl Buddy {
     }
 
     /// Puts back a block of `1 << order` pages that [`Self::alloc`] gave, or such a part of one.
-    #[inline]
     pub fn free(&mut self, memory: &mut impl Memory, block: u64, order: u32) {
         let bits = self.bits(block).filter(|_| order <= LARGEST);
         debug_assert!(bits.is_some(), "{block:#x} was never donated");
@@ -154,7 +151,6 @@ impl Buddy {
     }
 
     /// Puts a block at the head of its list.
-    #[inline]
     fn push(&mut self, memory: &mut impl Memory, block: u64, order: u32) {
         let Some(head) = self.heads.get_mut(order as usize) else { return };
         memory.write(block, *head);
@@ -166,7 +162,6 @@ impl Buddy {
     }
 
     /// Takes a block out of its list.
-    #[inline]
     fn unlink(&mut self, memory: &mut impl Memory, block: u64, order: u32) {
         let (next, previous) = (memory.read(block), memory.read(block.wrapping_add(8)));
         if previous != NONE {

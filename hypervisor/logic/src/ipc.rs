@@ -6,7 +6,6 @@ use abi::utcb::{Item, MAX_ITEMS, MAX_WORDS, MsgTag, Window};
 
 /// Copies the words of a message. Most have one to four: those are copied one by one, as a call of
 /// `memcpy` would cost more than the words.
-#[inline]
 pub fn copy_words(dst: &mut [u64; MAX_WORDS], src: &[u64; MAX_WORDS], tag: MsgTag) {
     let count = tag.words();
     if count > 4 {
@@ -40,7 +39,6 @@ fn copy_many(dst: &mut [u64; MAX_WORDS], src: &[u64; MAX_WORDS], count: usize) {
 /// empty selector of the receiver and says whether that worked. Item `i` goes to `window.base + i`
 /// if `i` is below `window.count`, with the permissions that the sender has and its item names.
 /// `dst` tells the receiver where each one landed: selector [`NULL`] if it did not.
-#[inline]
 pub fn translate_items(
     dst: &mut [Item; MAX_ITEMS],
     window: Window,

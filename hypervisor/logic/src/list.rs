@@ -51,14 +51,12 @@ impl<T: Copy, const N: usize> List<T, N> {
 
 impl<T, const N: usize> core::ops::Deref for List<T, N> {
     type Target = [T];
-    #[inline]
     fn deref(&self) -> &[T] {
         self.items.get(..self.len).unwrap_or_default()
     }
 }
 
 impl<T, const N: usize> core::ops::DerefMut for List<T, N> {
-    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         self.items.get_mut(..self.len).unwrap_or_default()
     }

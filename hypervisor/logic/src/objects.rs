@@ -37,25 +37,21 @@ impl Cap {
     pub const EMPTY: Self = Self { object: 0, meta: 0 };
 
     /// A capability for the object at kernel address `object`, which is not 0.
-    #[inline]
     pub const fn new(object: u64, ty: ObjectType, perms: Perms) -> Self {
         Self { object, meta: (ty as u64) << 8 | perms.0 as u64 }
     }
 
     /// Whether it is one at all.
-    #[inline]
     pub const fn is_empty(self) -> bool {
         self.object == 0
     }
 
     /// What its holder may do.
-    #[inline]
     pub const fn perms(self) -> Perms {
         Perms(self.meta as u8)
     }
 
     /// The same with no more than `perms`.
-    #[inline]
     pub const fn with(self, perms: Perms) -> Self {
         Self { object: self.object, meta: self.meta & (!0xff | perms.0 as u64) }
     }

@@ -87,25 +87,26 @@ impl PhysicalSpace {
         if self.borders.get(at).is_some_and(|border| border.page == page) {
             return Ok(at);
         }
-        let kind =
-            at.checked_sub(1).and_then(|i| self.borders.get(i)).map_or(Kind::Kept, |b| b.kind);
+        let kind = self.kind_before(at).unwrap_or(Kind::Kept);
         self.borders.insert(at, Border { page, kind })?;
         Ok(at)
+    }
+
+    /// What is in front of the border of that number.
+    fn kind_before(&self, number: usize) -> Option<Kind> {
+        self.borders.get(number.checked_sub(1)?).map(|border| border.kind)
     }
 }
 
 impl Source for PhysicalSpace {
     const CHOOSES_CACHING: bool = true;
 
-    #[inline]
     fn at(&self, _: &impl Frames, _: &mut Cursor, page: u64, limit: u64) -> Run {
         let above = self.borders.partition_point(|border| border.page <= page);
-        let kind = above.checked_sub(1).and_then(|i| self.borders.get(i)).map(|b| b.kind);
-        let end = self.borders.get(above).map(|border| border.page);
-        let (Some(kind), Some(end)) = (kind, end) else {
+        let (Some(kind), Some(end)) = (self.kind_before(above), self.borders.get(above)) else {
             return Run::Absent(limit.max(1));
         };
-        let pages = end.wrapping_sub(page);
+        let pages = end.page.wrapping_sub(page);
         let rights = match kind {
             Kind::Kept => return Run::Absent(pages),
             Kind::Ram => MemRights::RWX,

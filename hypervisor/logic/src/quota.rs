@@ -19,13 +19,11 @@ impl Quota {
     }
 
     /// Pages that can still be taken.
-    #[inline]
     pub const fn free(&self) -> u64 {
         self.free
     }
 
     /// Pages that belong to the account, taken or not.
-    #[inline]
     pub const fn limit(&self) -> u64 {
         self.limit
     }
@@ -34,7 +32,6 @@ impl Quota {
     ///
     /// # Errors
     /// [`Status::Quota`] if fewer are free, or the account is closed; nothing was taken then.
-    #[inline]
     pub fn take(&mut self, pages: u64) -> Result<(), Status> {
         if self.closed {
             return Err(Status::Quota);
@@ -49,7 +46,6 @@ impl Quota {
     }
 
     /// Gets back pages that [`Self::take`] paid for.
-    #[inline]
     pub fn give(&mut self, pages: u64) {
         debug_assert!(pages <= self.limit.wrapping_sub(self.free), "given back twice");
         self.free = self.free.saturating_add(pages).min(self.limit);

@@ -37,23 +37,9 @@ impl Table {
         let length = u64::from(length);
         address.checked_add(length)?;
         let table = (length >= Self::HEADER).then_some(Self { address, length })?;
-        (table.checksum(mem)? == 0).then_some(table)
-    }
-
-    fn checksum(&self, mem: &impl PhysRead) -> Option<u8> {
-        let mut total = 0_u8;
-        let mut at = 0;
-        while at < self.length {
-            let mut chunk = [0; 64];
-            let count = self.length.saturating_sub(at).min(64);
-            let chunk = chunk.get_mut(..count as usize)?;
-            if !mem.read(self.address.saturating_add(at), chunk) {
-                return None;
-            }
-            total = total.wrapping_add(sum(chunk));
-            at = at.saturating_add(count);
-        }
-        Some(total)
+        let total = (0..length)
+            .try_fold(0_u8, |total, at| table.get(mem, at).map(|[byte]| total.wrapping_add(byte)));
+        (total? == 0).then_some(table)
     }
 
     pub const fn body_len(&self) -> u64 {

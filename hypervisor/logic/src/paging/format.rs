@@ -6,31 +6,28 @@ use abi::cap::MemRights;
 /// The layout of the entries of a 4-level page table with 512 entries in a table.
 ///
 /// Shifts are those of the memory an entry covers: 39, 30, 21, 12 from the root down.
-pub trait Format: Copy {
+pub trait Format {
     /// 4 KiB pages, from address 0 on, that the owner of the space can fill.
     const PAGES: u64;
     /// Whether leaves can be [`PINNED`].
     const PINS: bool;
 
-    /// Shift of the largest leaf: 12, 21 or 30.
-    fn max_leaf_shift(self) -> u32;
     /// Whether the table can translate `va`.
-    #[inline]
-    fn reaches(self, va: u64) -> bool {
+    fn reaches(va: u64) -> bool {
         va >> 12 < Self::PAGES
     }
     /// An entry that points to the table in `page`.
-    fn table(self, page: u64) -> u64;
+    fn table(page: u64) -> u64;
     /// A leaf of `1 << shift` bytes at `pa`. Memory that cannot be read is not mapped at all: 0.
     ///
     /// The leaf for the next address differs by exactly the size.
-    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64;
+    fn leaf(pa: u64, shift: u32, rights: MemRights) -> u64;
     /// Whether the entry translates anything.
-    fn present(self, entry: u64) -> bool;
+    fn present(entry: u64) -> bool;
     /// Whether the entry of that level points to a table.
-    fn is_table(self, entry: u64, shift: u32) -> bool;
+    fn is_table(entry: u64, shift: u32) -> bool;
     /// What a present leaf allows.
-    fn rights(self, entry: u64) -> MemRights;
+    fn rights(entry: u64) -> MemRights;
 }
 
 /// Bits 51:12: the physical address in an entry.
@@ -39,13 +36,11 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const LARGE: u64 = 1 << 7;
 
 /// The physical address in an entry of that level.
-#[inline]
 pub(super) const fn address(entry: u64, shift: u32) -> u64 {
     entry & ADDRESS & !((1 << shift) - 1)
 }
 
 /// The physical address of the table behind an entry.
-#[inline]
 pub(super) const fn table_address(entry: u64) -> u64 {
     entry & ADDRESS
 }
@@ -67,10 +62,7 @@ const fn bit(rights: MemRights, right: MemRights, bit: u64) -> u64 {
 /// uncached is entry 0, write-back, and the guest's PAT counts (APM 2 15.25.8). IA32_EFER.NXE has to
 /// be set in the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LongMode<const GUEST: bool> {
-    /// Shift of the largest leaf: 12, 21 or 30.
-    pub max_leaf_shift: u32,
-}
+pub struct LongMode<const GUEST: bool>;
 
 /// Ring 3.
 pub type Host = LongMode<false>;
@@ -93,23 +85,15 @@ impl<const GUEST: bool> Format for LongMode<GUEST> {
     const PAGES: u64 = if GUEST { 1 << 36 } else { 1 << 35 };
     const PINS: bool = !GUEST;
 
-    #[inline]
-    fn max_leaf_shift(self) -> u32 {
-        self.max_leaf_shift
-    }
-
-    #[inline]
-    fn reaches(self, va: u64) -> bool {
+    fn reaches(va: u64) -> bool {
         va >> 47 == 0 || va >> 47 == if GUEST { 1 } else { 0x1_ffff }
     }
 
-    #[inline]
-    fn table(self, page: u64) -> u64 {
+    fn table(page: u64) -> u64 {
         page & ADDRESS | Self::A | Self::US | Self::RW | Self::P
     }
 
-    #[inline]
-    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
+    fn leaf(pa: u64, shift: u32, rights: MemRights) -> u64 {
         if !rights.contains(MemRights::R) {
             return 0;
         }
@@ -127,18 +111,15 @@ impl<const GUEST: bool> Format for LongMode<GUEST> {
             | bit(rights, PINNED, pin)
     }
 
-    #[inline]
-    fn present(self, entry: u64) -> bool {
+    fn present(entry: u64) -> bool {
         entry & Self::P != 0
     }
 
-    #[inline]
-    fn is_table(self, entry: u64, shift: u32) -> bool {
+    fn is_table(entry: u64, shift: u32) -> bool {
         shift > 12 && entry & (LARGE | Self::P) == Self::P
     }
 
-    #[inline]
-    fn rights(self, entry: u64) -> MemRights {
+    fn rights(entry: u64) -> MemRights {
         let when = |bits, right: MemRights| if entry & bits != 0 { right.0 } else { 0 };
         let kind = when(Self::UC, MemRights::UNCACHED) | when(Self::PIN, PINNED);
         let execute = MemRights::X.0 & !when(Self::XD, MemRights::X);
@@ -152,10 +133,7 @@ impl<const GUEST: bool> Format for LongMode<GUEST> {
 /// 29.3.3.1), so memory that cannot be read is not mapped. Accessed and dirty are set from the
 /// start; they are ignored where the EPT pointer does not turn them on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ept {
-    /// Shift of the largest leaf: 12, 21 or 30.
-    pub max_leaf_shift: u32,
-}
+pub struct Ept;
 
 impl Ept {
     const RWX: u64 = 0b111;
@@ -171,18 +149,11 @@ impl Format for Ept {
     const PAGES: u64 = 1 << 36;
     const PINS: bool = false;
 
-    #[inline]
-    fn max_leaf_shift(self) -> u32 {
-        self.max_leaf_shift
-    }
-
-    #[inline]
-    fn table(self, page: u64) -> u64 {
+    fn table(page: u64) -> u64 {
         page & ADDRESS | Self::A | Self::RWX
     }
 
-    #[inline]
-    fn leaf(self, pa: u64, shift: u32, rights: MemRights) -> u64 {
+    fn leaf(pa: u64, shift: u32, rights: MemRights) -> u64 {
         if !rights.contains(MemRights::R) {
             return 0;
         }
@@ -191,18 +162,15 @@ impl Format for Ept {
         pa & ADDRESS | Self::D | Self::A | large(shift) | kind | u64::from(rights.0) & Self::RWX
     }
 
-    #[inline]
-    fn present(self, entry: u64) -> bool {
+    fn present(entry: u64) -> bool {
         entry & Self::RWX != 0
     }
 
-    #[inline]
-    fn is_table(self, entry: u64, shift: u32) -> bool {
-        shift > 12 && self.present(entry) && entry & LARGE == 0
+    fn is_table(entry: u64, shift: u32) -> bool {
+        shift > 12 && Self::present(entry) && entry & LARGE == 0
     }
 
-    #[inline]
-    fn rights(self, entry: u64) -> MemRights {
+    fn rights(entry: u64) -> MemRights {
         let uncached = if entry & Self::UC != 0 { MemRights::UNCACHED.0 } else { 0 };
         MemRights((entry & Self::RWX) as u32 | uncached)
     }

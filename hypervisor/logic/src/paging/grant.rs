@@ -80,10 +80,10 @@ impl<F: Format> Source for PageTable<F> {
                     let span = pages(slot.shift);
                     let offset = page & span.wrapping_sub(1);
                     let pages = span.wrapping_sub(offset);
-                    if !self.format.present(slot.entry) {
+                    if !F::present(slot.entry) {
                         return Run::Absent(pages);
                     }
-                    let rights = self.format.rights(slot.entry);
+                    let rights = F::rights(slot.entry);
                     let pa = address(slot.entry, slot.shift).wrapping_add(offset << 12);
                     return present(pa, pages, rights);
                 }
@@ -93,7 +93,7 @@ impl<F: Format> Source for PageTable<F> {
         };
         let index = page as usize & (WORDS - 1);
         let first = frames.read(table, index);
-        if !self.format.present(first) {
+        if !F::present(first) {
             return Run::Absent(1);
         }
         // The same rights and the next frame make an entry that is larger by exactly one page.
@@ -104,7 +104,7 @@ impl<F: Format> Source for PageTable<F> {
             count += 1;
             next = next.wrapping_add(1 << 12);
         }
-        present(address(first, 12), count as u64, self.format.rights(first))
+        present(address(first, 12), count as u64, F::rights(first))
     }
 }
 
@@ -136,17 +136,15 @@ pub fn grant<S: Source, F: Format>(
     count: u64,
     rights: MemRights,
 ) -> Progress {
-    let mut progress = Progress::default();
     let fits = dst_page.checked_add(count).is_some_and(|end| end <= F::PAGES);
     if !fits || src_page.checked_add(count).is_none() {
-        progress.error = Some(Status::BadParam);
-        return progress;
+        return Progress { error: Some(Status::BadParam), ..Progress::default() };
     }
     if !rights.contains(MemRights::R) {
         // Nothing of it would be there.
-        progress.done = count;
-        return progress;
+        return Progress { done: count, ..Progress::default() };
     }
+    let mut progress = Progress::default();
     let choice = if S::CHOOSES_CACHING { MemRights::UNCACHED.0 } else { 0 };
     let (mut from, mut into) = (Cursor::NONE, Cursor::NONE);
     let mut work = WORK;
@@ -206,7 +204,7 @@ fn place<F: Format>(
         let aligned = (page | run.pa >> 12) & span.wrapping_sub(1) == 0;
         if run.pages >= span
             && aligned
-            && shift <= dst.format.max_leaf_shift()
+            && shift <= dst.max_leaf_shift
             && let Some(placed) = place_large(frames, dst, page, run, shift)?
         {
             return Ok(placed);
@@ -223,16 +221,12 @@ fn place<F: Format>(
     };
     let index = page as usize & (WORDS - 1);
     let count = (WORDS - index).min(usize::try_from(run.pages).unwrap_or(WORDS));
-    let mut leaf = dst.format.leaf(run.pa, 12, run.rights);
+    let mut leaf = F::leaf(run.pa, 12, run.rights);
     let mut flush = Flush::None;
     for index in index..index.wrapping_add(count) {
         let old = frames.read(table, index);
-        if old != leaf {
-            if dst.format.present(old) {
-                if F::PINS && dst.format.rights(old).contains(PINNED) {
-                    leaf = leaf.wrapping_add(1 << 12);
-                    continue;
-                }
+        if old != leaf && !is_pinned::<F>(old) {
+            if F::present(old) {
                 flush = Flush::Needed;
             }
             frames.write(table, index, leaf);
@@ -256,23 +250,19 @@ fn place_large<F: Format>(
     let va = page << 12;
     let table = dst.enter(frames, va, shift)?;
     let old = frames.read(table, index(va, shift));
-    if F::PINS
-        && dst.format.is_table(old, shift)
-        && (shift > 21 || holds_pinned(frames, dst, table_address(old)))
-    {
+    let mut below = (0..WORDS).map(|index| frames.read(table_address(old), index));
+    if F::PINS && F::is_table(old, shift) && (shift > 21 || below.any(is_pinned::<F>)) {
         return Ok(None);
     }
-    let leaf = dst.format.leaf(run.pa, shift, run.rights);
+    let leaf = F::leaf(run.pa, shift, run.rights);
     let flush = dst.put(frames, table, index(va, shift), shift, leaf);
     // Tables below may have been freed one by one, the source's leaves were compared one by one.
     let cost = if shift > 21 { WORK / 2 } else { WORK / 4 };
     Ok(Some(Placed { pages: pages(shift), cost, flush }))
 }
 
-/// Whether there is a pinned leaf in a last-level table.
-fn holds_pinned<F: Format>(frames: &impl Frames, dst: &PageTable<F>, table: u64) -> bool {
-    (0..WORDS).any(|index| {
-        let entry = frames.read(table, index);
-        dst.format.present(entry) && dst.format.rights(entry).contains(PINNED)
-    })
+/// Whether an entry of a last-level table is a pinned leaf.
+#[inline]
+fn is_pinned<F: Format>(entry: u64) -> bool {
+    F::PINS && F::present(entry) && F::rights(entry).contains(PINNED)
 }

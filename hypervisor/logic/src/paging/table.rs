@@ -6,6 +6,7 @@ use super::{Flush, Format, PINNED, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
 use abi::hypercall::Status;
+use core::marker::PhantomData;
 
 /// Entries that one call of [`PageTable::revoke`] looks at.
 const REVOKE_WORK: u64 = 512;
@@ -15,8 +16,9 @@ const REVOKE_WORK: u64 = 512;
 pub struct PageTable<F: Format> {
     /// Physical address of the root table.
     pub root: u64,
-    /// How its entries look.
-    pub format: F,
+    /// Shift of the largest leaf: 12, 21 or 30.
+    pub max_leaf_shift: u32,
+    format: PhantomData<F>,
 }
 
 /// A leaf.
@@ -32,27 +34,25 @@ pub struct Mapping {
 
 impl<F: Format> PageTable<F> {
     /// An empty table; `None` if there is no page for its root.
-    pub fn new(format: F, frames: &mut impl Frames) -> Option<Self> {
-        frames.alloc().map(|root| Self { root, format })
+    pub fn new(max_leaf_shift: u32, frames: &mut impl Frames) -> Option<Self> {
+        frames.alloc().map(|root| Self::from_root(root, max_leaf_shift))
     }
 
     /// The table with that root page.
-    #[inline]
-    pub const fn from_root(root: u64, format: F) -> Self {
-        Self { root, format }
+    pub const fn from_root(root: u64, max_leaf_shift: u32) -> Self {
+        Self { root, max_leaf_shift, format: PhantomData }
     }
 
     /// The leaf that translates `va`.
-    #[inline]
     pub fn lookup(&self, frames: &impl Frames, va: u64) -> Option<Mapping> {
-        if !self.format.reaches(va) {
+        if !F::reaches(va) {
             return None;
         }
         let Slot { entry, shift, .. } = self.find(frames, va, 12);
-        self.format.present(entry).then(|| Mapping {
+        F::present(entry).then(|| Mapping {
             pa: address(entry, shift),
             shift,
-            rights: self.format.rights(entry),
+            rights: F::rights(entry),
         })
     }
 
@@ -64,7 +64,6 @@ impl<F: Format> PageTable<F> {
     /// before.
     /// [`Status::BadParam`]: an address is not aligned to the size of the leaf or outside the space,
     /// or there is no leaf of that size.
-    #[inline]
     pub fn map(
         &mut self,
         frames: &mut impl Frames,
@@ -74,19 +73,18 @@ impl<F: Format> PageTable<F> {
         rights: MemRights,
     ) -> Result<Flush, Status> {
         let possible = matches!(shift, 12 | 21 | 30)
-            && shift <= self.format.max_leaf_shift()
+            && shift <= self.max_leaf_shift
             && (shift == 12 || !rights.contains(PINNED));
         let low = (1_u64.checked_shl(shift).ok_or(Status::BadParam)?).wrapping_sub(1);
-        if !possible || (va | pa) & low != 0 || !self.format.reaches(va) || pa >> 52 != 0 {
+        if !possible || (va | pa) & low != 0 || !F::reaches(va) || pa >> 52 != 0 {
             return Err(Status::BadParam);
         }
         let table = self.enter(frames, va, shift)?;
-        let leaf = self.format.leaf(pa, shift, rights);
+        let leaf = F::leaf(pa, shift, rights);
         Ok(self.put(frames, table, index(va, shift), shift, leaf))
     }
 
     /// Replaces an entry and frees the tables behind the old one.
-    #[inline]
     pub(super) fn put(
         &self,
         frames: &mut impl Frames,
@@ -100,10 +98,10 @@ impl<F: Format> PageTable<F> {
             return Flush::None;
         }
         frames.write(table, index, new);
-        if self.format.is_table(old, shift) {
+        if F::is_table(old, shift) {
             self.release(frames, table_address(old), shift - STEP);
         }
-        if self.format.present(old) { Flush::Needed } else { Flush::None }
+        if F::present(old) { Flush::Needed } else { Flush::None }
     }
 
     /// Frees a table whose entries cover `1 << shift` bytes, at most 1 << 21, and those below it.
@@ -112,7 +110,7 @@ impl<F: Format> PageTable<F> {
         if shift > 12 {
             for index in 0..WORDS {
                 let entry = frames.read(table, index);
-                if self.format.is_table(entry, shift) {
+                if F::is_table(entry, shift) {
                     frames.free(table_address(entry));
                 }
             }
@@ -182,17 +180,16 @@ impl<F: Format> PageTable<F> {
     }
 
     /// What is left of a leaf.
-    #[inline]
     fn reduced(&self, entry: u64, shift: u32, remove: MemRights) -> u64 {
-        if !self.format.present(entry) {
+        if !F::present(entry) {
             return entry;
         }
-        let rights = self.format.rights(entry);
+        let rights = F::rights(entry);
         if rights.contains(PINNED) && !remove.contains(PINNED) {
             return entry;
         }
         let rest = MemRights(rights.0 & !(remove.0 & MemRights::RWX.0));
-        self.format.leaf(address(entry, shift), shift, rest)
+        F::leaf(address(entry, shift), shift, rest)
     }
 
     /// Frees the tables below the root in bounded steps: looks at `limit` entries from address
@@ -208,7 +205,7 @@ impl<F: Format> PageTable<F> {
             // Behind the last entry of a table nothing is left of it, so the one that leads to it is next.
             for lowest in [21, 30, ROOT_SHIFT] {
                 let Slot { table, index, shift, entry } = self.find(frames, at, lowest);
-                if self.format.is_table(entry, shift) {
+                if F::is_table(entry, shift) {
                     frames.write(table, index, 0);
                     frames.free(table_address(entry));
                 }

@@ -44,7 +44,7 @@ impl<F: Format> PageTable<F> {
         loop {
             let index = index(va, shift);
             let entry = frames.read(table, index);
-            if shift == lowest || !self.format.is_table(entry, shift) {
+            if shift == lowest || !F::is_table(entry, shift) {
                 return Slot { table, index, shift, entry };
             }
             table = table_address(entry);
@@ -75,16 +75,16 @@ impl<F: Format> PageTable<F> {
     #[cold]
     pub(super) fn grow(&self, frames: &mut impl Frames, slot: Slot) -> Result<u64, Status> {
         let table = frames.alloc().ok_or(Status::Quota)?;
-        if self.format.present(slot.entry) {
+        if F::present(slot.entry) {
             let shift = slot.shift - STEP;
-            let rights = self.format.rights(slot.entry);
-            let mut leaf = self.format.leaf(address(slot.entry, slot.shift), shift, rights);
+            let rights = F::rights(slot.entry);
+            let mut leaf = F::leaf(address(slot.entry, slot.shift), shift, rights);
             for index in 0..WORDS {
                 frames.write(table, index, leaf);
                 leaf = leaf.wrapping_add(1 << shift);
             }
         }
-        frames.write(slot.table, slot.index, self.format.table(table));
+        frames.write(slot.table, slot.index, F::table(table));
         Ok(table)
     }
 }

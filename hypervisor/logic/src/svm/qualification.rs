@@ -30,12 +30,10 @@ pub const fn memory_access(info1: u64) -> MemoryAccess {
     const WRITE: u32 = 1;
     const FETCH: u32 = 4;
     const FINAL: u32 = 32;
-    let access = if bit(info1, WRITE) != 0 {
-        MemoryAccess::WRITE
-    } else if bit(info1, FETCH) != 0 {
-        MemoryAccess::FETCH
-    } else {
-        MemoryAccess::READ
+    let access = match (bit(info1, WRITE), bit(info1, FETCH)) {
+        (1, _) => MemoryAccess::WRITE,
+        (_, 1) => MemoryAccess::FETCH,
+        _ => MemoryAccess::READ,
     };
     MemoryAccess(access | if bit(info1, FINAL) != 0 { MemoryAccess::FINAL } else { 0 })
 }
@@ -67,14 +65,11 @@ pub const fn debug_access(code: u64, info1: u64, decode_assists: bool) -> u64 {
 pub const fn task_switch(info1: u64, info2: u64, int_info: u64) -> u64 {
     const IRET: u32 = 36;
     const JMP: u32 = 38;
-    let source = if bit(info2, IRET) != 0 {
-        1
-    } else if bit(info2, JMP) != 0 {
-        2
-    } else if bit(int_info, 31) != 0 {
-        3
-    } else {
-        0
+    let source = match (bit(info2, IRET), bit(info2, JMP), bit(int_info, 31)) {
+        (1, ..) => 1,
+        (_, 1, _) => 2,
+        (.., 1) => 3,
+        _ => 0,
     };
     info1 & 0xffff | source << 30
 }
@@ -87,12 +82,10 @@ pub const fn exception(code: u64, info1: u64, protected: bool) -> Event {
     /// #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC, #SX (APM 2 table 8-1).
     const TOLD: u32 = 0b11111 << 10 | 1 << 17 | 1 << 21 | 1 << 29 | 1 << 30;
     let vector = code as u8 & 31;
-    let error = if !protected || (ZERO | TOLD) >> vector & 1 == 0 {
-        None
-    } else if ZERO >> vector & 1 != 0 {
-        Some(0)
-    } else {
-        Some(info1 as u32)
+    let error = match (protected, ZERO >> vector & 1, TOLD >> vector & 1) {
+        (true, 1, _) => Some(0),
+        (true, _, 1) => Some(info1 as u32),
+        _ => None,
     };
     Event::exception(vector, error)
 }

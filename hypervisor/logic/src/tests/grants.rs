@@ -6,9 +6,6 @@ use abi::cap::MemRights;
 use abi::hypercall::Status;
 use core::cell::Cell;
 
-const HOST: Host = Host { max_leaf_shift: 30 };
-const EPT: Ept = Ept { max_leaf_shift: 30 };
-
 fn memory() -> PhysicalSpace {
     let mut space = PhysicalSpace::new(39);
     space.add_ram(0, 16 << 30).unwrap();
@@ -18,8 +15,8 @@ fn memory() -> PhysicalSpace {
 #[test]
 fn contiguous_small_pages_become_a_large_one() {
     let mut pool = Pool::new(100);
-    let mut src = PageTable::new(HOST, &mut pool).unwrap();
-    let mut dst = PageTable::new(EPT, &mut pool).unwrap();
+    let mut src = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let mut dst = PageTable::<Ept>::new(30, &mut pool).unwrap();
     for i in 0..512 {
         src.map(&mut pool, (512 + i) << 12, (1024 + i) << 12, 12, MemRights::RW).unwrap();
     }
@@ -32,7 +29,7 @@ fn contiguous_small_pages_become_a_large_one() {
 #[test]
 fn a_gigabyte_at_once() {
     let mut pool = Pool::new(10);
-    let mut dst = PageTable::new(EPT, &mut pool).unwrap();
+    let mut dst = PageTable::<Ept>::new(30, &mut pool).unwrap();
     let done = grant(&memory(), &mut pool, &mut dst, 1 << 18, 0, 1 << 18, MemRights::RWX);
     assert_eq!((done.done, done.error), (1 << 18, None));
     let leaf = dst.lookup(&pool, 0x1234_5000).unwrap();
@@ -42,8 +39,8 @@ fn a_gigabyte_at_once() {
 #[test]
 fn only_the_physical_space_chooses_caching() {
     let mut pool = Pool::new(100);
-    let mut host = PageTable::new(HOST, &mut pool).unwrap();
-    let mut dst = PageTable::new(EPT, &mut pool).unwrap();
+    let mut host = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let mut dst = PageTable::<Ept>::new(30, &mut pool).unwrap();
     let uncached = MemRights::RW.union(MemRights::UNCACHED);
     let _ = grant(&memory(), &mut pool, &mut host, 0, 0, 1, uncached);
     let _ = grant(&memory(), &mut pool, &mut host, 1, 1, 1, MemRights::RW);
@@ -56,8 +53,8 @@ fn only_the_physical_space_chooses_caching() {
 #[test]
 fn pinned_pages_survive_and_do_not_leave() {
     let mut pool = Pool::new(100);
-    let mut host = PageTable::new(HOST, &mut pool).unwrap();
-    let mut dst = PageTable::new(EPT, &mut pool).unwrap();
+    let mut host = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let mut dst = PageTable::<Ept>::new(30, &mut pool).unwrap();
     host.map(&mut pool, 7 << 12, 0x9000, 12, MemRights::RW.union(PINNED)).unwrap();
     let all = MemRights(u32::MAX);
     assert_eq!(grant(&memory(), &mut pool, &mut host, 512, 0, 512, all).done, 512);
@@ -72,7 +69,7 @@ fn pinned_pages_survive_and_do_not_leave() {
 #[test]
 fn a_gigabyte_spares_a_pinned_page() {
     let mut pool = Pool::new(1000);
-    let mut host = PageTable::new(HOST, &mut pool).unwrap();
+    let mut host = PageTable::<Host>::new(30, &mut pool).unwrap();
     host.map(&mut pool, 7 << 12, 0x9000, 12, MemRights::RW.union(PINNED)).unwrap();
     let mut done = 0;
     while done < 1 << 18 {
@@ -89,13 +86,13 @@ fn a_gigabyte_spares_a_pinned_page() {
 #[test]
 fn the_work_of_one_call_is_bounded() {
     let mut pool = Pool::new(1000);
-    let mut small = PageTable::new(Ept { max_leaf_shift: 12 }, &mut pool).unwrap();
+    let mut small = PageTable::<Ept>::new(12, &mut pool).unwrap();
     let step = grant(&memory(), &mut pool, &mut small, 0, 0, 1 << 20, MemRights::RW);
     assert!((512..=2048).contains(&step.done), "{step:?}");
-    let mut large = PageTable::new(Ept { max_leaf_shift: 21 }, &mut pool).unwrap();
+    let mut large = PageTable::<Ept>::new(21, &mut pool).unwrap();
     let step = grant(&memory(), &mut pool, &mut large, 0, 0, 1 << 20, MemRights::RW);
     assert!((512 * 2..=512 * 8).contains(&step.done), "{step:?}");
-    let mut huge = PageTable::new(EPT, &mut pool).unwrap();
+    let mut huge = PageTable::<Ept>::new(30, &mut pool).unwrap();
     let step = grant(&memory(), &mut pool, &mut huge, 0, 0, 1 << 20, MemRights::RW);
     assert!((1 << 18..=4 << 18).contains(&step.done), "{step:?}");
 }
@@ -103,8 +100,8 @@ fn the_work_of_one_call_is_bounded() {
 #[test]
 fn ranges_beyond_the_space_are_refused() {
     let mut pool = Pool::new(10);
-    let mut host = PageTable::new(HOST, &mut pool).unwrap();
-    let mut dst = PageTable::new(EPT, &mut pool).unwrap();
+    let mut host = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let mut dst = PageTable::<Ept>::new(30, &mut pool).unwrap();
     let bad = Some(Status::BadParam);
     let mut host_at = |at, n| grant(&memory(), &mut pool, &mut host, 0, at, n, MemRights::R).error;
     assert_eq!(host_at((1 << 35) - 1, 2), bad);
@@ -143,8 +140,8 @@ impl Frames for Counting {
 #[test]
 fn further_pages_cost_a_few_accesses_each() {
     let mut frames = Counting { pool: Pool::new(100), reads: Cell::new(0), writes: 0 };
-    let mut src = PageTable::new(HOST, &mut frames).unwrap();
-    let mut dst = PageTable::new(Ept { max_leaf_shift: 12 }, &mut frames).unwrap();
+    let mut src = PageTable::<Host>::new(30, &mut frames).unwrap();
+    let mut dst = PageTable::<Ept>::new(12, &mut frames).unwrap();
     // Frames in an order that makes no two pages contiguous.
     for i in 0..1024 {
         src.map(&mut frames, i << 12, (i ^ 1) << 12, 12, MemRights::RW).unwrap();

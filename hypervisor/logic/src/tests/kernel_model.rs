@@ -36,7 +36,6 @@ const SELECTORS: [Selector; 24] = {
 };
 /// Capabilities at a time.
 const MOST: usize = DOMAINS * SELECTORS.len();
-const EPT: Ept = Ept { max_leaf_shift: 30 };
 
 /// Physical memory.
 struct Ram(Vec<u64>);
@@ -161,7 +160,7 @@ impl Machine {
         self.domains[at] = Some(Domain { quota, parent, table: 0, guest: 0, caps, pages });
         let mut account = account!(self, at);
         let table = ObjectTable::new(&mut account).map_or(0, |table| table.root);
-        let guest = PageTable::new(EPT, &mut account).map_or(0, |table| table.root);
+        let guest = PageTable::<Ept>::new(30, &mut account).map_or(0, |table| table.root);
         let domain = self.domains[at].as_mut().expect("it was just made");
         (domain.table, domain.guest) = (table, guest);
         if table == 0 || guest == 0 {
@@ -268,7 +267,7 @@ impl Machine {
             ObjectTable::from_root(table).destroy(&mut account!(self, at));
         }
         if guest != 0 {
-            PageTable::from_root(guest, EPT).destroy(&mut account!(self, at));
+            PageTable::<Ept>::from_root(guest, 30).destroy(&mut account!(self, at));
         }
         let mut domain = self.domains[at].take().expect("it");
         assert_eq!(domain.quota.free(), domain.quota.limit(), "pages of domain {at} are missing");
@@ -289,7 +288,7 @@ impl Machine {
     fn map(&mut self, domain: usize, page: u64, frame: u64) {
         let guest = self.domains[domain].as_ref().expect("the domain").guest;
         let free = self.domains[domain].as_ref().expect("it").quota.free();
-        let mut table = PageTable::from_root(guest, EPT);
+        let mut table = PageTable::<Ept>::from_root(guest, 30);
         let mut account = account!(self, domain);
         match table.map(&mut account, page << 12, frame << 12, 12, MemRights::RW) {
             Ok(_) => {
@@ -302,7 +301,7 @@ impl Machine {
 
     fn unmap(&mut self, domain: usize, page: u64, count: u64) {
         let guest = self.domains[domain].as_ref().expect("the domain").guest;
-        let mut table = PageTable::from_root(guest, EPT);
+        let mut table = PageTable::<Ept>::from_root(guest, 30);
         let mut account = account!(self, domain);
         let mut done = 0;
         while done < count {
@@ -343,7 +342,7 @@ impl Machine {
                 assert_eq!(cap, caps.get(&selector).copied().unwrap_or(Cap::EMPTY), "{selector}");
             }
             for (page, frame) in pages {
-                let mapping = PageTable::from_root(guest, EPT).lookup(&account, page << 12);
+                let mapping = PageTable::<Ept>::from_root(guest, 30).lookup(&account, page << 12);
                 assert_eq!(mapping.map(|mapping| mapping.pa >> 12), Some(frame), "page {page:#x}");
             }
         }

@@ -4,10 +4,6 @@ use crate::paging::{Ept, Flush, Format, Host, Npt, PINNED, PageTable, Progress};
 use abi::cap::MemRights;
 use abi::hypercall::Status;
 
-const HOST: Host = Host { max_leaf_shift: 30 };
-const EPT: Ept = Ept { max_leaf_shift: 30 };
-const NPT: Npt = Npt { max_leaf_shift: 30 };
-
 /// Everything was done.
 const fn all_of(done: u64, flush: Flush) -> Progress {
     Progress { done, flush, error: None }
@@ -15,48 +11,48 @@ const fn all_of(done: u64, flush: Flush) -> Progress {
 
 #[test]
 fn host_entries_are_those_of_the_manual() {
-    assert_eq!(HOST.leaf(0x1234_5000, 12, MemRights::R), 1 << 63 | 0x1234_5065);
-    assert_eq!(HOST.leaf(0x1234_5000, 12, MemRights::RW), 1 << 63 | 0x1234_5067);
-    assert_eq!(HOST.leaf(0x1234_5000, 12, MemRights::RX), 0x1234_5065);
-    assert_eq!(HOST.leaf(0x4020_0000, 21, MemRights::RWX), 0x4020_00e7);
+    assert_eq!(Host::leaf(0x1234_5000, 12, MemRights::R), 1 << 63 | 0x1234_5065);
+    assert_eq!(Host::leaf(0x1234_5000, 12, MemRights::RW), 1 << 63 | 0x1234_5067);
+    assert_eq!(Host::leaf(0x1234_5000, 12, MemRights::RX), 0x1234_5065);
+    assert_eq!(Host::leaf(0x4020_0000, 21, MemRights::RWX), 0x4020_00e7);
     let uncached = MemRights::RW.union(MemRights::UNCACHED);
-    assert_eq!(HOST.leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
-    assert_eq!(HOST.leaf(0x1000, 12, MemRights::W), 0);
-    assert_eq!(HOST.table(0x8000), 0x8027);
+    assert_eq!(Host::leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
+    assert_eq!(Host::leaf(0x1000, 12, MemRights::W), 0);
+    assert_eq!(Host::table(0x8000), 0x8027);
 }
 
 #[test]
 fn ept_entries_are_those_of_the_manual() {
-    assert_eq!(EPT.leaf(0x1234_5000, 12, MemRights::RWX), 0x1234_5337);
-    assert_eq!(EPT.leaf(0x4000_0000, 30, MemRights::RX), 0x4000_03b5);
+    assert_eq!(Ept::leaf(0x1234_5000, 12, MemRights::RWX), 0x1234_5337);
+    assert_eq!(Ept::leaf(0x4000_0000, 30, MemRights::RX), 0x4000_03b5);
     let uncached = MemRights::RW.union(MemRights::UNCACHED);
-    assert_eq!(EPT.leaf(0xfee0_0000, 12, uncached), 0xfee0_0343);
-    assert_eq!(EPT.leaf(0x1000, 12, MemRights::X), 0);
-    assert_eq!(EPT.leaf(0x1000, 12, MemRights::W), 0);
-    assert_eq!(EPT.table(0x8000), 0x8107);
+    assert_eq!(Ept::leaf(0xfee0_0000, 12, uncached), 0xfee0_0343);
+    assert_eq!(Ept::leaf(0x1000, 12, MemRights::X), 0);
+    assert_eq!(Ept::leaf(0x1000, 12, MemRights::W), 0);
+    assert_eq!(Ept::table(0x8000), 0x8107);
 }
 
 #[test]
 fn npt_entries_are_those_of_the_manual() {
     // APM 2 5.3.3: NX 63, leaf 7, D 6, A 5, PCD 4, PWT 3, U/S 2, R/W 1, P 0.
-    assert_eq!(NPT.leaf(0x1234_5000, 12, MemRights::RWX), 0x1234_5067);
-    assert_eq!(NPT.leaf(0x1234_5000, 12, MemRights::R), 1 << 63 | 0x1234_5065);
-    assert_eq!(NPT.leaf(0x20_0000, 21, MemRights::RX), 0x20_00e5);
-    assert_eq!(NPT.leaf(0x4000_0000, 30, MemRights::RW), 1 << 63 | 0x4000_00e7);
+    assert_eq!(Npt::leaf(0x1234_5000, 12, MemRights::RWX), 0x1234_5067);
+    assert_eq!(Npt::leaf(0x1234_5000, 12, MemRights::R), 1 << 63 | 0x1234_5065);
+    assert_eq!(Npt::leaf(0x20_0000, 21, MemRights::RX), 0x20_00e5);
+    assert_eq!(Npt::leaf(0x4000_0000, 30, MemRights::RW), 1 << 63 | 0x4000_00e7);
     let uncached = MemRights::RW.union(MemRights::UNCACHED);
-    assert_eq!(NPT.leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
-    assert_eq!(NPT.leaf(0x1000, 12, MemRights::W), 0);
-    assert_eq!(NPT.leaf(0x1000, 12, MemRights::X), 0);
-    assert_eq!(NPT.leaf(0x1000, 12, MemRights::R.union(PINNED)), 1 << 63 | 0x1065);
-    assert_eq!(NPT.table(0x8000), 0x8027);
+    assert_eq!(Npt::leaf(0xfee0_0000, 12, uncached), 1 << 63 | 0xfee0_007f);
+    assert_eq!(Npt::leaf(0x1000, 12, MemRights::W), 0);
+    assert_eq!(Npt::leaf(0x1000, 12, MemRights::X), 0);
+    assert_eq!(Npt::leaf(0x1000, 12, MemRights::R.union(PINNED)), 1 << 63 | 0x1065);
+    assert_eq!(Npt::table(0x8000), 0x8027);
     // Guest-physical addresses are not sign-extended.
-    assert!(NPT.reaches((1 << 48) - 1) && !NPT.reaches(1 << 48) && !NPT.reaches(u64::MAX));
+    assert!(Npt::reaches((1 << 48) - 1) && !Npt::reaches(1 << 48) && !Npt::reaches(u64::MAX));
 }
 
 #[test]
 fn what_cannot_be_mapped_is_refused() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::new(Host { max_leaf_shift: 21 }, &mut pool).unwrap();
+    let mut table = PageTable::<Host>::new(21, &mut pool).unwrap();
     for (va, pa, shift) in [
         (0x1001, 0, 12),
         (0x1000, 0x800, 12),
@@ -79,7 +75,7 @@ fn what_cannot_be_mapped_is_refused() {
 #[test]
 fn the_upper_half_of_a_host_table_stays() {
     let mut pool = Pool::new(20);
-    let mut table = PageTable::new(HOST, &mut pool).unwrap();
+    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
     let kernel = 0xffff_8000_0000_0000;
     table.map(&mut pool, kernel, 0x20_0000, 21, MemRights::RW).unwrap();
     table.map(&mut pool, 0x7fff_fff0_0000, 0x5000, 12, MemRights::RX).unwrap();
@@ -96,7 +92,7 @@ fn the_upper_half_of_a_host_table_stays() {
 #[test]
 fn reclaim_works_in_steps_of_the_size_asked() {
     let mut pool = Pool::new(2000);
-    let mut table = PageTable::new(EPT, &mut pool).unwrap();
+    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     for i in 0..1000 {
         table.map(&mut pool, i << 21, i << 12, 12, MemRights::R).unwrap();
     }
@@ -111,7 +107,7 @@ fn reclaim_works_in_steps_of_the_size_asked() {
 #[test]
 fn a_leaf_that_cannot_be_split_is_left_alone() {
     let mut pool = Pool::new(3);
-    let mut table = PageTable::new(EPT, &mut pool).unwrap();
+    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     table.map(&mut pool, 0x20_0000, 0x40_0000, 21, MemRights::RWX).unwrap();
     let before = table.lookup(&pool, 0x20_0000);
     let failed = table.revoke(&mut pool, 0x201, 1, MemRights::W);
@@ -126,7 +122,7 @@ fn a_leaf_that_cannot_be_split_is_left_alone() {
 #[test]
 fn revoke_of_a_huge_range_is_cheap_and_bounded() {
     let mut pool = Pool::new(2000);
-    let mut table = PageTable::new(EPT, &mut pool).unwrap();
+    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     // Walks to what is not there cost more than neighbours in a table, so a whole empty space takes a few steps.
     let (mut done, mut steps) = (0, 0);
     while done < 1 << 36 {
@@ -146,7 +142,7 @@ fn revoke_of_a_huge_range_is_cheap_and_bounded() {
 #[test]
 fn pinned_leaves_go_only_when_named() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::new(HOST, &mut pool).unwrap();
+    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
     table.map(&mut pool, 0x5000, 0x9000, 12, MemRights::RW.union(PINNED)).unwrap();
     assert_eq!(table.revoke(&mut pool, 0, 512, MemRights::RWX), all_of(512, Flush::None));
     assert!(table.lookup(&pool, 0x5000).is_some_and(|leaf| leaf.rights.contains(PINNED)));
@@ -158,7 +154,7 @@ fn pinned_leaves_go_only_when_named() {
 #[test]
 fn mapping_the_same_again_needs_no_flush() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::new(HOST, &mut pool).unwrap();
+    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
     let mut map = |rights| table.map(&mut pool, 0x5000, 0x9000, 12, rights).unwrap();
     assert_eq!(map(MemRights::R), Flush::None);
     assert_eq!(map(MemRights::R), Flush::None);

@@ -214,22 +214,24 @@ fn edges(ops: &[Op]) -> BTreeSet<u64> {
     pages
 }
 
-fn run<F: Format>(format: F, source: Host, ops: &[Op], limit: usize) {
+fn run<F: Format>(shift_to: u32, shift_from: u32, ops: &[Op], limit: usize) {
     let mut pool = Pool::new(limit);
     let mut space = PhysicalSpace::new(46);
     space.add_ram(0, RAM_END << 12).unwrap();
-    let mut src = Space { table: PageTable::new(source, &mut pool).unwrap(), history: Vec::new() };
-    let mut dst = Space { table: PageTable::new(format, &mut pool).unwrap(), history: Vec::new() };
+    let table = PageTable::<Host>::new(shift_from, &mut pool).unwrap();
+    let mut src = Space { table, history: Vec::new() };
+    let table = PageTable::<F>::new(shift_to, &mut pool).unwrap();
+    let mut dst = Space { table, history: Vec::new() };
     let pages = edges(ops);
     for op in ops {
         let before: Vec<State> = pages.iter().map(|page| replay(&dst.history, *page)).collect();
         let mut flush = Flush::None;
         match *op {
             Op::MapSource { page, frame, shift, rights } => {
-                let _ = src.map(&mut pool, page, frame, shift.min(source.max_leaf_shift), rights);
+                let _ = src.map(&mut pool, page, frame, shift.min(shift_from), rights);
             }
             Op::Map { page, frame, shift, rights } => {
-                let shift = shift.min(format.max_leaf_shift());
+                let shift = shift.min(shift_to);
                 flush = dst.map(&mut pool, page, frame, shift, rights);
             }
             Op::Revoke { page: first, count, remove } => {
@@ -294,8 +296,7 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        let source = Host { max_leaf_shift: from };
-        run(Host { max_leaf_shift: to }, source, &ops, limit);
+        run::<Host>(to, from, &ops, limit);
     }
 
     #[test]
@@ -305,7 +306,7 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        run(Ept { max_leaf_shift: to }, Host { max_leaf_shift: from }, &ops, limit);
+        run::<Ept>(to, from, &ops, limit);
     }
     #[test]
     fn npt_follows_the_model(
@@ -314,6 +315,6 @@ proptest! {
         from in shift(),
         to in shift(),
     ) {
-        run(Npt { max_leaf_shift: to }, Host { max_leaf_shift: from }, &ops, limit);
+        run::<Npt>(to, from, &ops, limit);
     }
 }

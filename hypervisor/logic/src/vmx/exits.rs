@@ -58,8 +58,5 @@ const NEUTRAL: [u8; 80] = table(&[
 /// concerns the kernel alone it must have handled before.
 #[inline(always)]
 pub fn neutral(reason: u16) -> u8 {
-    match NEUTRAL.get(usize::from(reason)) {
-        Some(number) => *number,
-        None => Exit::Other as u8,
-    }
+    NEUTRAL.get(usize::from(reason)).copied().unwrap_or(Exit::Other as u8)
 }

@@ -38,9 +38,9 @@ pub fn template() -> u64 {
     TEMPLATE.load(Ordering::Relaxed)
 }
 
-/// How host tables look here.
-pub fn host_format() -> Host {
-    Host { max_leaf_shift: MAX_SHIFT[0].load(Ordering::Relaxed) as u32 }
+/// log2 of the largest leaf in host tables.
+fn host_shift() -> u32 {
+    MAX_SHIFT[0].load(Ordering::Relaxed) as u32
 }
 
 /// The tables of a guest space, in the format of the machine's extension.
@@ -57,12 +57,12 @@ macro_rules! in_format {
         match vendor() {
             Vendor::Vmx => {
                 #[allow(unused_mut)]
-                let mut $table = PageTable::from_root(root, Ept { max_leaf_shift });
+                let mut $table = PageTable::<Ept>::from_root(root, max_leaf_shift);
                 $what
             }
             Vendor::Svm => {
                 #[allow(unused_mut)]
-                let mut $table = PageTable::from_root(root, Npt { max_leaf_shift });
+                let mut $table = PageTable::<Npt>::from_root(root, max_leaf_shift);
                 $what
             }
         }
@@ -73,7 +73,7 @@ impl GuestTable {
     /// Empty tables, if there is memory for the root: an empty table is the same in both formats.
     pub fn new(account: &Account) -> Option<Self> {
         let max_leaf_shift = MAX_SHIFT[1].load(Ordering::Relaxed) as u32;
-        let table = PageTable::new(Ept { max_leaf_shift }, &mut Tables(account))?;
+        let table = PageTable::<Ept>::new(max_leaf_shift, &mut Tables(account))?;
         Some(Self { root: table.root, max_leaf_shift })
     }
 
@@ -110,7 +110,7 @@ impl GuestTable {
 /// A host space with nothing but the kernel's half and the hypercall page.
 pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
     let mut tables = Tables(account);
-    let mut table = PageTable::new(host_format(), &mut tables).ok_or(Status::Quota)?;
+    let mut table = PageTable::new(host_shift(), &mut tables).ok_or(Status::Quota)?;
     for index in 256..512 {
         let entry = Kernel.read(template(), index);
         tables.write(table.root, index, entry);
@@ -125,7 +125,7 @@ pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
 
 /// The host tables with that root.
 pub fn host(root: u64) -> PageTable<Host> {
-    PageTable::from_root(root, host_format())
+    PageTable::from_root(root, host_shift())
 }
 
 /// Maps a page of the kernel for user space, read-write, where nothing is yet.
