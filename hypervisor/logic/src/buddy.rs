@@ -101,13 +101,9 @@ impl Buddy {
     /// left over from before. `None` if no free block is large enough.
     pub fn alloc(&mut self, memory: &mut impl Memory, order: u32) -> Option<u64> {
         let (found, head) =
-            (order..).zip(self.heads.get_mut(order as usize..)?).find(|(_, h)| **h != NONE)?;
+            (order..).zip(self.heads.get(order as usize..)?).find(|(_, h)| **h != NONE)?;
         let block = *head;
-        let next = memory.read(block);
-        *head = next;
-        if next != NONE {
-            memory.write(next.wrapping_add(8), NONE);
-        }
+        self.unlink(memory, block, found);
         for half in (order..found).rev() {
             self.push(memory, block.wrapping_add(size(half)), half);
         }

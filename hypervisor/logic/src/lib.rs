@@ -23,6 +23,7 @@
 //! | [`list`] | a vector of fixed capacity |
 #![no_std]
 #![forbid(unsafe_code)]
+#![allow(clippy::new_without_default, reason = "the kernel makes what it has in constants")]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), deny(clippy::unreachable, clippy::indexing_slicing, clippy::todo))]
 

@@ -88,7 +88,7 @@ pub fn prepare(
     let physical_space = Table::Physical(root.physical_space(image_start));
     let frames = need(Ref::create(pd, Space::new(pd, physical_space)));
     let utcb = need(pd.account.take_page().ok_or(()));
-    root.kernel_page(ROOT_UTCB, utcb, MemRights::RW);
+    root.map(ROOT_UTCB, utcb, MemRights::RW.union(PINNED));
     root.map_log();
     let ec = root.start_thread(utcb, entry);
     crate::sched::set_tsc_hz(machine.tsc_hz);
@@ -110,7 +110,7 @@ pub fn prepare(
     make_idle(pd);
     // The page itself is charged before the number is written into it.
     let page = need(pd.account.take_page().ok_or(()));
-    root.kernel_page(ROOT_HIP, page, MemRights::R);
+    root.map(ROOT_HIP, page, MemRights::R.union(PINNED));
     // SAFETY: the page is as large as a `Hip`, whose fields are numbers, and holds zeros.
     root.write_hip(unsafe { &mut *virt(page).cast::<Hip>() }, virtualization, image_start);
     START.call_once(|| Start { cr3: pd.cr3.get(), sc })
@@ -168,10 +168,6 @@ impl Root<'_> {
     fn map(&self, va: u64, pa: u64, rights: MemRights) {
         let mut table = space::host(self.pd.cr3.get());
         let _ = need(table.map(&mut Tables(&self.pd.account), va, pa, 12, rights));
-    }
-
-    fn kernel_page(&self, va: u64, pa: u64, rights: MemRights) {
-        self.map(va, pa, rights.union(PINNED));
     }
 
     fn map_log(&self) {

@@ -65,7 +65,7 @@ impl MachineInfo {
     pub fn read(mem: &impl PhysRead, rsdp: u64) -> Result<Self, AcpiError> {
         let (root, entry) = root_table(mem, rsdp)?;
         let madt = find(mem, &root, entry, *b"APIC").ok_or(AcpiError::NoMadt)?;
-        Ok(madt::read(mem, &madt))
+        Ok(Self::of(mem, &madt))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copying mappings from one memory space to another.
 
 use super::format::{Format, address, table_address};
-use super::walk::{STEP, WALK, index, pages};
+use super::walk::{STEP, Slot, WALK, index, pages};
 use super::{Flush, PINNED, PageTable, Progress};
 use crate::frames::{Frames, WORDS};
 use abi::cap::MemRights;
@@ -24,14 +24,13 @@ impl Cursor {
     /// Nothing found yet.
     pub const NONE: Self = Self { window: u64::MAX, table: 0 };
 
+    /// The table for `page`: if it is another one than before, what `find` finds.
     #[inline]
-    const fn get(&self, page: u64) -> Option<u64> {
-        if self.window == page >> STEP { Some(self.table) } else { None }
-    }
-
-    #[inline]
-    const fn set(&mut self, page: u64, table: u64) {
-        *self = Self { window: page >> STEP, table };
+    fn table<E>(&mut self, page: u64, find: impl FnOnce() -> Result<u64, E>) -> Result<u64, E> {
+        if self.window != page >> STEP {
+            *self = Self { table: find()?, window: page >> STEP };
+        }
+        Ok(self.table)
     }
 }
 
@@ -72,24 +71,13 @@ impl<F: Format> Source for PageTable<F> {
         if page >= F::PAGES {
             return Run::Absent(limit.max(1));
         }
-        let table = match cursor.get(page) {
-            Some(table) => table,
-            None => {
-                let slot = self.find(frames, page << 12, 12);
-                if slot.shift != 12 {
-                    let span = pages(slot.shift);
-                    let offset = page & span.wrapping_sub(1);
-                    let pages = span.wrapping_sub(offset);
-                    if !F::present(slot.entry) {
-                        return Run::Absent(pages);
-                    }
-                    let rights = F::rights(slot.entry);
-                    let pa = address(slot.entry, slot.shift).wrapping_add(offset << 12);
-                    return present(pa, pages, rights);
-                }
-                cursor.set(page, slot.table);
-                slot.table
-            }
+        let found = cursor.table(page, || match self.find(frames, page << 12, 12) {
+            Slot { shift: 12, table, .. } => Ok(table),
+            Slot { shift, entry, .. } => Err(above::<F>(page, shift, entry)),
+        });
+        let table = match found {
+            Ok(table) => table,
+            Err(run) => return run,
         };
         let index = page as usize & (WORDS - 1);
         let first = frames.read(table, index);
@@ -106,6 +94,17 @@ impl<F: Format> Source for PageTable<F> {
         }
         present(address(first, 12), count as u64, F::rights(first))
     }
+}
+
+/// What is at `page` if an entry above the last level decides about it.
+#[inline]
+fn above<F: Format>(page: u64, shift: u32, entry: u64) -> Run {
+    let offset = page & pages(shift).wrapping_sub(1);
+    let pages = pages(shift).wrapping_sub(offset);
+    if !F::present(entry) {
+        return Run::Absent(pages);
+    }
+    present(address(entry, shift).wrapping_add(offset << 12), pages, F::rights(entry))
 }
 
 /// [`PINNED`] memory is not there for a grant.
@@ -211,14 +210,7 @@ fn place<F: Format>(
         }
     }
 
-    let table = match into.get(page) {
-        Some(table) => table,
-        None => {
-            let table = dst.enter(frames, page << 12, 12)?;
-            into.set(page, table);
-            table
-        }
-    };
+    let table = into.table(page, || dst.enter(frames, page << 12, 12))?;
     let index = page as usize & (WORDS - 1);
     let count = (WORDS - index).min(usize::try_from(run.pages).unwrap_or(WORDS));
     let mut leaf = F::leaf(run.pa, 12, run.rights);

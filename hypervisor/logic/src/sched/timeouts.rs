@@ -52,12 +52,6 @@ impl<N> Links<N> {
     }
 }
 
-impl<N> Default for Links<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Timeouts, the earliest first; of those that are due at the same time, the one that was armed first.
 ///
 /// A node is in one of these at a time, and only that one may arm it anew or disarm it.
@@ -65,12 +59,6 @@ pub struct Timeouts<N> {
     first: Cell<Option<N>>,
     /// How many were ever armed.
     armed: Cell<u64>,
-}
-
-impl<N> Default for Timeouts<N> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<N> Timeouts<N> {

@@ -190,6 +190,9 @@ pub mod field {
         HOST_RIP: u64 = 0x6c16;
     }
 
+    /// The page-directory-pointer-table entries.
+    pub const GUEST_PDPTES: [Field<u64>; 4] =
+        [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3];
     /// ES.
     pub const GUEST_ES: SegmentFields = segment(0);
     /// CS.

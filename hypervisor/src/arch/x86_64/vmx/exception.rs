@@ -4,12 +4,11 @@
 //! instruction, where interrupts and deadlines are taken. So both always exit, and the kernel delivers them itself. Machine
 //! checks are the machine's, not the guest's.
 
-use abi::vcpu::{Event, blocking};
+use abi::vcpu::Event;
 use hypervisor_logic::vmx::fields::field as f;
 
-use super::instruction::single_step;
+use super::instruction::step_in_shadow;
 use super::{vcpu, vmcs};
-use crate::arch::state::TRAP;
 use crate::object::ec::Ec;
 
 const DEBUG: u32 = 1;
@@ -36,21 +35,18 @@ pub fn deliver(ec: &Ec, info: u32, was_delivering: bool) -> bool {
     if vector == MACHINE_CHECK {
         crate::arch::vcpu::machine_check();
     }
-    if ec.vcpu.exceptions.get() >> vector & 1 != 0 {
-        return false;
-    }
-    if !matches!(vector, DEBUG | ALIGNMENT_CHECK) {
+    let wanted = ec.vcpu.exceptions.get() >> vector & 1 != 0;
+    if wanted || !matches!(vector, DEBUG | ALIGNMENT_CHECK) {
         return false;
     }
     if was_delivering && vmcs::read(f::IDT_VECTORING_INFO) >> 8 & 7 < EXCEPTIONS {
         return true;
     }
-    match vector {
-        DEBUG => debug(info),
-        _ => {
-            vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::EXIT_INTERRUPTION_ERROR));
-            vmcs::write(f::ENTRY_INTERRUPTION_INFO, Event::exception(vector as u8, Some(0)).info);
-        }
+    if vector == DEBUG {
+        debug(info);
+    } else {
+        vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::EXIT_INTERRUPTION_ERROR));
+        vmcs::write(f::ENTRY_INTERRUPTION_INFO, Event::exception(vector as u8, Some(0)).info);
     }
     true
 }
@@ -68,9 +64,5 @@ fn debug(info: u32) {
     }
     // Type and vector as they came; bit 12 is reserved at an entry.
     vmcs::write(f::ENTRY_INTERRUPTION_INFO, info & !(1 << 12));
-    // Behind MOV SS a step must be pending for the entry to be valid (SDM 3C 27.3.1.5).
-    let shadow = vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0;
-    if shadow && vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
-        single_step();
-    }
+    step_in_shadow();
 }

@@ -58,12 +58,7 @@ fn export_cr(ec: &Ec, state: &mut VcpuState) {
     // Outside of PAE paging the entries mean nothing (SDM 3A 4.4.1).
     const PAE: u64 = 1 << 5;
     if state.cr4 & PAE != 0 && !long_mode() {
-        state.pdpte = [
-            vmcs::read(f::GUEST_PDPTE0),
-            vmcs::read(f::GUEST_PDPTE1),
-            vmcs::read(f::GUEST_PDPTE2),
-            vmcs::read(f::GUEST_PDPTE3),
-        ];
+        state.pdpte = f::GUEST_PDPTES.map(vmcs::read);
     }
 }
 

@@ -4,7 +4,7 @@ use abi::vcpu::{Groups, Segment, TableRegister, VcpuState, Window, blocking};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
 use hypervisor_logic::vmx::fields::{SegmentFields, TableFields, field as f};
 
-use super::instruction::{finish_instruction, next_instruction, start_instruction};
+use super::instruction::{SHADOW, finish_instruction, next_instruction, start_instruction};
 use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
 use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
@@ -37,10 +37,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::PRIMARY_CONTROLS, primary.bits());
     }
     if wants(Groups::BLOCKING) {
-        vmcs::write(
-            f::GUEST_INTERRUPTIBILITY,
-            state.blocking & (blocking::STI | blocking::MOV_SS | blocking::NMI),
-        );
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state.blocking & (SHADOW | blocking::NMI));
     }
     if wants(Groups::CONTROL) {
         import_control(ec, state);
@@ -120,11 +117,9 @@ fn import_cr(state: &VcpuState) {
     vmcs::write(f::GUEST_CR4, state.cr4 & !CR4_OWNED | VMXE);
     vmcs::write(f::CR4_READ_SHADOW, state.cr4);
     vmcs::write(f::GUEST_CR3, state.cr3);
-    let [p0, p1, p2, p3] = state.pdpte;
-    vmcs::write(f::GUEST_PDPTE0, p0);
-    vmcs::write(f::GUEST_PDPTE1, p1);
-    vmcs::write(f::GUEST_PDPTE2, p2);
-    vmcs::write(f::GUEST_PDPTE3, p3);
+    for (field, value) in f::GUEST_PDPTES.into_iter().zip(state.pdpte) {
+        vmcs::write(field, value);
+    }
 }
 
 /// Whether the guest is in IA-32e mode is a control of its own, which must agree with EFER.LMA (SDM 3C 27.3.1.1).

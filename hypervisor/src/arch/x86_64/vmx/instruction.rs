@@ -14,6 +14,9 @@ use crate::arch::state::{RESUME, TRAP, copy_registers};
 use crate::arch::vcpu::has_length;
 use crate::object::ec::Ec;
 
+/// What keeps interrupts away from the next instruction.
+pub const SHADOW: u32 = blocking::STI | blocking::MOV_SS;
+
 /// The usual reply to an exit, see [`crate::arch::complete_instruction`]. Returns whether it was one; if not, nothing has been done.
 #[inline(always)]
 pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
@@ -30,10 +33,7 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     };
     let rip = old.wrapping_add(len);
     let flags = vmcs::read(f::GUEST_RFLAGS);
-    if (rip ^ old) >> 32 != 0
-        || flags & TRAP != 0
-        || vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0
-    {
+    if (rip ^ old) >> 32 != 0 || flags & TRAP != 0 || in_shadow() {
         return false;
     }
     vmcs::write(f::GUEST_RIP, rip);
@@ -72,8 +72,8 @@ pub fn next_instruction(ec: &Ec, state: &VcpuState) {
 /// What the processor does at the end of an instruction: blocking ends, a single step traps (SDM 3B 18.3.1.4).
 pub fn finish_instruction() {
     let state = vmcs::read(f::GUEST_INTERRUPTIBILITY);
-    if state & (blocking::STI | blocking::MOV_SS) != 0 {
-        vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !(blocking::STI | blocking::MOV_SS));
+    if state & SHADOW != 0 {
+        vmcs::write(f::GUEST_INTERRUPTIBILITY, state & !SHADOW);
     }
     let flags = vmcs::read(f::GUEST_RFLAGS);
     if flags & RESUME != 0 {
@@ -84,14 +84,22 @@ pub fn finish_instruction() {
     }
 }
 
-/// The VMM has moved the guest elsewhere: what was pending was pending behind another instruction. In the shadow of STI or MOV SS a step
-/// is pending nevertheless, or the entry would be refused (SDM 3C 27.3.1.5).
+/// The VMM has moved the guest elsewhere: what was pending was pending behind another instruction.
 pub fn start_instruction() {
     vmcs::write(f::GUEST_PENDING_DEBUG, 0);
-    let shadow = vmcs::read(f::GUEST_INTERRUPTIBILITY) & (blocking::STI | blocking::MOV_SS) != 0;
-    if shadow && vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
+    step_in_shadow();
+}
+
+/// In the shadow of STI or MOV SS the step of a guest that single-steps must be pending for the entry to be valid (SDM 3C 27.3.1.5).
+pub fn step_in_shadow() {
+    if in_shadow() && vmcs::read(f::GUEST_RFLAGS) & TRAP != 0 {
         single_step();
     }
+}
+
+#[inline(always)]
+fn in_shadow() -> bool {
+    vmcs::read(f::GUEST_INTERRUPTIBILITY) & SHADOW != 0
 }
 
 #[cold]
@@ -107,7 +115,7 @@ pub fn long_mode() -> bool {
 
 /// The guest single-steps: the trap is pending (SDM 3C 25.4.2).
 #[cold]
-pub fn single_step() {
+fn single_step() {
     const BRANCHES: u64 = 1 << 1;
     const PENDING_STEP: u64 = 1 << 14;
     // With IA32_DEBUGCTL.BTF only branches trap, and no instruction that exits is one.
