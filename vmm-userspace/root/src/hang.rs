@@ -10,8 +10,8 @@ use abi::hypercall::EcActivity;
 pub const PATIENCE: u64 = 10_000_000_000;
 /// Nanoseconds of CPU time that an exit may take besides.
 pub const WORK: u64 = 1_000_000_000;
-/// Looks that have to find the same exit: a machine that itself stood still finds fewer.
-const LOOKS: u32 = 5;
+/// Looks that have to find the same exit, one for each second: a machine that itself stood still for a part of them finds fewer.
+const LOOKS: u32 = 10;
 
 /// What a look at a virtual CPU has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn few_looks_prove_nothing() {
         let rare = |look: u64| served(look * 100, 7, None);
-        assert_eq!(first_verdict((0..4).map(rare)), None);
-        assert_eq!(first_verdict((0..5).map(rare)), Some((400, Verdict::Hangs)));
+        assert_eq!(first_verdict((0..9).map(rare)), None);
+        assert_eq!(first_verdict((0..10).map(rare)), Some((900, Verdict::Hangs)));
     }
 
     #[test]
