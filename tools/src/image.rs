@@ -149,6 +149,7 @@ fn contents(
             vmm,
             memory: partition.memory,
             cpus: partition.cpus,
+            cpu: partition.cpu,
             priority: partition.priority,
             budget_us: partition.budget_us,
             period_us: partition.period_us,

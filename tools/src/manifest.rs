@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use config::{DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, MAX_CPUS, MAX_PRIORITY, OnEnd, Restart};
+use config::{
+    DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd, Place, Restart,
+};
 use miette::{Diagnostic, NamedSource, Result, SourceSpan};
 use serde::Deserialize;
 use toml::Spanned;
@@ -37,6 +39,8 @@ pub struct Partition {
     pub memory: u64,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// CPUs of the machine that it is on.
+    pub cpu: Place,
     /// Scheduling priority.
     pub priority: u8,
     /// Microseconds of CPU time in each period.
@@ -80,6 +84,7 @@ struct PartitionTable {
     vmm: Option<Spanned<String>>,
     memory: Option<Spanned<Size>>,
     cpus: Option<Spanned<u32>>,
+    cpu: Option<Spanned<CpuWord>>,
     priority: Option<Spanned<u8>>,
     budget: Option<Spanned<Microseconds>>,
     period: Option<Spanned<Microseconds>>,
@@ -92,6 +97,14 @@ struct PartitionTable {
     restart: Restart,
     #[serde(default)]
     console: bool,
+}
+
+/// What `cpu` can be: a number or a word.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "cpu is a number such as 1, or \"all\"")]
+enum CpuWord {
+    Number(i64),
+    Word(String),
 }
 
 /// A mistake, and where it is.
@@ -200,6 +213,7 @@ fn check_partition(
     whole: Range<usize>,
 ) -> Checked<Partition> {
     let cpus = in_range(table.cpus, 1, 1..=MAX_CPUS, "cpus")?;
+    let cpu = check_cpu(table.cpu.as_ref())?;
     let priority = in_range(table.priority, DEFAULT_PRIORITY, 1..=MAX_PRIORITY, "priority")?;
     let memory = check_memory(table.memory.as_ref())?;
     let (budget_us, period_us) = check_time(table.budget, table.period)?;
@@ -230,6 +244,7 @@ fn check_partition(
         vmm: table.vmm.unwrap_or_else(|| Spanned::new(whole, "vmm".to_owned())),
         memory,
         cpus,
+        cpu,
         priority,
         budget_us,
         period_us,
@@ -255,6 +270,20 @@ fn in_range<T: Copy + PartialOrd + std::fmt::Display>(
     let (low, high) = range.into_inner();
     let may = if low == high { format!("only be {low}") } else { format!("be {low} to {high}") };
     mistake(value.span(), format!("{key} is {}; it can {may}", value.get_ref()))
+}
+
+fn check_cpu(cpu: Option<&Spanned<CpuWord>>) -> Checked<Place> {
+    let Some(cpu) = cpu else { return Ok(Place::default()) };
+    match cpu.get_ref() {
+        CpuWord::Word(word) if word == "all" => Ok(Place::All),
+        CpuWord::Word(word) => {
+            mistake(cpu.span(), format!("cpu is {word:?}; it is a number such as 1, or \"all\""))
+        }
+        CpuWord::Number(number) => match u16::try_from(*number) {
+            Ok(number) if number <= MAX_CPU => Ok(Place::Cpu(number)),
+            _ => mistake(cpu.span(), format!("cpu is {number}; it can be 0 to {MAX_CPU}")),
+        },
+    }
 }
 
 fn check_memory(size: Option<&Spanned<Size>>) -> Checked<u64> {
@@ -313,6 +342,11 @@ impl Partition {
         }
         if let Some(kernel) = &self.kernel {
             text += &format!(", {}", kernel.name());
+        }
+        match self.cpu {
+            Place::Cpu(0) => {}
+            Place::Cpu(number) => text += &format!(", on CPU {number}"),
+            Place::All => text += ", on all CPUs",
         }
         text
     }

@@ -8,6 +8,9 @@
 //!   a run repeats exactly. For measurements that is a nanosecond, because the time-stamp counter
 //!   counts nanoseconds then. For tests it is eight: 125 million instructions a second are about
 //!   what the emulator runs on a host of today, as in Bochs.
+//! * Several processors are emulated by one thread, in turn. QEMU 7.2's AMD-V changes the set of
+//!   interrupts that wait for a processor without the lock under which the threads of other
+//!   processors add to it, so one that they send just then would be lost.
 //! * Who wants a picture of the screen at the end needs the screen after the end: the machine is
 //!   then kept, stopped, when it turns itself off.
 
@@ -62,7 +65,7 @@ pub fn command(
         .args(["-smp", &specification.cpus.to_string()])
         .args(["-chardev", &socket("console", ports.console)])
         .args(["-serial", "chardev:console"])
-        .args(["-machine", "q35", "-accel", accelerator(specification.platform)])
+        .args(["-machine", "q35", "-accel", &threads(specification)])
         .args(["-cpu", &cpu(specification)])
         .current_dir(folder);
     if let Some(port) = ports.monitor {
@@ -118,6 +121,15 @@ pub const fn accelerator(platform: Platform) -> &'static str {
     }
 }
 
+/// The same, and how many threads of the host do that.
+fn threads(specification: &Specification) -> String {
+    let accelerator = accelerator(specification.platform);
+    match (specification.platform, specification.cpus) {
+        (Platform::QemuTcg, 2..) => format!("{accelerator},thread=single"),
+        _ => accelerator.to_owned(),
+    }
+}
+
 fn socket(id: &str, port: u16) -> String {
     format!("socket,id={id},host=127.0.0.1,port={port}")
 }
@@ -160,6 +172,19 @@ mod tests {
     fn given(platform: Platform, cpu: Option<&str>) -> String {
         let usual = Specification::usual(platform, Pace::Fast);
         super::cpu(&Specification { cpu: cpu.map(str::to_owned), ..usual })
+    }
+
+    #[test]
+    fn several_emulated_processors_take_turns() {
+        for (platform, cpus, expected) in [
+            (Platform::QemuTcg, 1, "tcg"),
+            (Platform::QemuTcg, 2, "tcg,thread=single"),
+            (Platform::QemuKvm, 1, "kvm"),
+            (Platform::QemuKvm, 2, "kvm"),
+        ] {
+            let usual = Specification::usual(platform, Pace::Fast);
+            assert_eq!(threads(&Specification { cpus, ..usual }), expected);
+        }
     }
 
     #[test]

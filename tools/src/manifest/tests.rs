@@ -31,6 +31,7 @@ fn everything_can_be_said() {
         vmm = "other-vmm"
         memory = "256M"
         cpus = 1
+        cpu = 3
         priority = 70
         budget = "5ms"
         period = "20ms"
@@ -43,11 +44,15 @@ fn everything_can_be_said() {
 
         [[partition]]
         name = "task"
+
+        [[partition]]
+        name = "everywhere"
+        cpu = "all"
         "#,
     )
     .unwrap();
     assert_eq!((manifest.name.as_str(), manifest.on_end), ("all", OnEnd::Reboot));
-    let [linux, task] = manifest.partitions.as_slice() else { panic!("not two") };
+    let [linux, task, everywhere] = manifest.partitions.as_slice() else { panic!("not three") };
     assert_eq!(linux.vmm.get_ref(), "other-vmm");
     assert_eq!((linux.memory, linux.cpus, linux.priority), (256 << 20, 1, 70));
     assert_eq!((linux.budget_us, linux.period_us), (5_000, 20_000));
@@ -56,6 +61,7 @@ fn everything_can_be_said() {
     assert_eq!((linux.restart, linux.console), (Restart::OnFailure, true));
     assert_eq!((linux.cmdline.as_str(), linux.args.as_str()), ("console=ttyS0", "verbose"));
     assert_eq!((task.vmm.get_ref().as_str(), task.memory, task.cpus), ("vmm", 0, 1));
+    assert_eq!((linux.cpu, task.cpu, everywhere.cpu), (Place::Cpu(3), Place::Cpu(0), Place::All));
     assert_eq!((task.budget_us, task.period_us), (10_000, 10_000));
     assert_eq!((task.restart, task.console), (Restart::Never, false));
 }
@@ -72,6 +78,10 @@ fn mistakes_point_at_their_line() {
         ("\n\ncpus = 0", "cpus is 0; it can only be 1", 7),
         ("cpus = 2", "cpus is 2; it can only be 1", 5),
         ("cpus = \"two\"", "invalid type", 5),
+        ("cpu = 64", "cpu is 64; it can be 0 to 63", 5),
+        ("cpu = -1", "cpu is -1; it can be 0 to 63", 5),
+        ("\ncpu = \"both\"", "it is a number such as 1, or \"all\"", 6),
+        ("cpu = [1]", "a number such as 1, or \"all\"", 5),
         ("priority = 128", "priority is 128; it can be 1 to 127", 5),
         ("restart = \"sometimes\"", "unknown variant", 5),
         ("budget = \"10\"", "is not a time", 5),
