@@ -13,6 +13,6 @@ mod system;
 
 pub use codec::{DecodeError, VERSION, decode, encode};
 pub use system::{
-    DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, Invalid, MAX_CPUS, MAX_PRIORITY, OnEnd, PAGE_SIZE,
-    Partition, Restart, System,
+    DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, Invalid, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd,
+    PAGE_SIZE, Partition, Place, Restart, System,
 };

@@ -16,6 +16,8 @@ pub const DEFAULT_PRIORITY: u8 = 64;
 pub const DEFAULT_TIME_SLICE_US: u64 = 10_000;
 /// The most virtual CPUs a partition may have.
 pub const MAX_CPUS: u32 = 1;
+/// The highest number of a CPU that a partition can be on: domains name theirs by the bits of a word.
+pub const MAX_CPU: u16 = 63;
 
 /// What the root task does when every partition has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,43 @@ pub enum Restart {
     OnFailure,
 }
 
+/// Which CPUs of the machine a partition is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// This one, for all its threads and virtual CPUs.
+    Cpu(u16),
+    /// It begins on CPU 0 and may use them all.
+    All,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Cpu(0)
+    }
+}
+
+impl Place {
+    /// The CPU that it begins on.
+    #[must_use]
+    pub const fn first(self) -> u16 {
+        match self {
+            Self::Cpu(cpu) => cpu,
+            Self::All => 0,
+        }
+    }
+
+    /// The CPUs that it may use in a machine with `cpus` of them: a bit for each, none if its own is not there.
+    #[must_use]
+    pub fn usable(self, cpus: u64) -> u64 {
+        let all = u32::try_from(cpus).ok().and_then(|cpus| 1_u64.checked_shl(cpus));
+        let all = all.map_or(u64::MAX, |above| above - 1);
+        match self {
+            Self::Cpu(cpu) => 1_u64.checked_shl(cpu.into()).unwrap_or(0) & all,
+            Self::All => all,
+        }
+    }
+}
+
 /// One partition: a task, and the virtual machine it runs if it runs one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
@@ -54,6 +93,8 @@ pub struct Partition {
     pub memory: u64,
     /// Number of virtual CPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
+    /// Where it runs; no CPU above [`MAX_CPU`].
+    pub cpu: Place,
     /// Scheduling priority, 1 to [`MAX_PRIORITY`]; higher runs first.
     pub priority: u8,
     /// CPU time within each period, in microseconds; 1 to `period_us`.
@@ -96,6 +137,8 @@ pub enum Invalid {
     Memory(usize),
     /// No CPUs, or more than [`MAX_CPUS`].
     Cpus(usize),
+    /// A CPU above [`MAX_CPU`].
+    Cpu(usize),
     /// Priority 0, or above [`MAX_PRIORITY`].
     Priority(usize),
     /// No budget, or a budget that is longer than the period.
@@ -111,6 +154,7 @@ impl fmt::Display for Invalid {
             Self::Vmm(index) => (index, "has no task"),
             Self::Memory(index) => (index, "has memory that is not whole pages"),
             Self::Cpus(index) => (index, "has no CPUs, or too many"),
+            Self::Cpu(index) => (index, "is on a CPU that no machine has"),
             Self::Priority(index) => (index, "has a priority out of range"),
             Self::Budget(index) => (index, "has no budget, or one above its period"),
             Self::Guest(index) => {
@@ -144,6 +188,7 @@ impl Partition {
             (!self.vmm.is_empty(), Invalid::Vmm(index)),
             (self.memory.is_multiple_of(PAGE_SIZE), Invalid::Memory(index)),
             ((1..=MAX_CPUS).contains(&self.cpus), Invalid::Cpus(index)),
+            (self.cpu.first() <= MAX_CPU, Invalid::Cpu(index)),
             ((1..=MAX_PRIORITY).contains(&self.priority), Invalid::Priority(index)),
             ((1..=self.period_us).contains(&self.budget_us), Invalid::Budget(index)),
             (self.kernel.is_none() || self.memory > 0, Invalid::Guest(index)),

@@ -1,8 +1,8 @@
 //! Encoding and decoding, from outside.
 
 use config::{
-    DecodeError, Invalid, MAX_CPUS, MAX_PRIORITY, OnEnd, PAGE_SIZE, Partition, Restart, System,
-    VERSION, decode, encode,
+    DecodeError, Invalid, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd, PAGE_SIZE, Partition, Place,
+    Restart, System, VERSION, decode, encode,
 };
 use proptest::prelude::*;
 
@@ -12,6 +12,7 @@ fn partition() -> Partition {
         vmm: "vmm".into(),
         memory: 256 << 20,
         cpus: 1,
+        cpu: Place::Cpu(0),
         priority: 64,
         budget_us: 10_000,
         period_us: 10_000,
@@ -33,6 +34,7 @@ prop_compose! {
         vmm in "[a-z]{1,8}",
         pages in 1u64..1 << 20,
         cpus in 1..=MAX_CPUS,
+        cpu in prop_oneof![Just(Place::All), (0..=MAX_CPU).prop_map(Place::Cpu)],
         priority in 1..=MAX_PRIORITY,
         budget_us in 1u64..1_000_000,
         slack in 0u64..1_000_000,
@@ -45,7 +47,7 @@ prop_compose! {
     ) -> Partition {
         let (kernel, initrd) = guest.map_or((None, None), |(k, i)| (Some(k), i));
         Partition {
-            name: String::new(), vmm, memory: pages * PAGE_SIZE, cpus, priority, budget_us,
+            name: String::new(), vmm, memory: pages * PAGE_SIZE, cpus, cpu, priority, budget_us,
             period_us: budget_us + slack, kernel, initrd, cmdline, args, restart, console,
         }
     }
@@ -112,12 +114,13 @@ fn a_huge_length_is_an_error_not_an_allocation() {
 #[test]
 fn each_rule_is_checked_both_ways() {
     type Spoil = fn(&mut Partition);
-    let cases: [(Spoil, Invalid); 11] = [
+    let cases: [(Spoil, Invalid); 12] = [
         (|p| p.name.clear(), Invalid::Name(0)),
         (|p| p.vmm.clear(), Invalid::Vmm(0)),
         (|p| p.memory += 1, Invalid::Memory(0)),
         (|p| p.cpus = 0, Invalid::Cpus(0)),
         (|p| p.cpus = MAX_CPUS + 1, Invalid::Cpus(0)),
+        (|p| p.cpu = Place::Cpu(MAX_CPU + 1), Invalid::Cpu(0)),
         (|p| p.priority = 0, Invalid::Priority(0)),
         (|p| p.priority = MAX_PRIORITY + 1, Invalid::Priority(0)),
         (|p| p.budget_us = 0, Invalid::Budget(0)),
@@ -141,4 +144,22 @@ fn decoding_checks_the_rules_too() {
     let at = bytes.windows(6).position(|w| w == b"\x05linux").unwrap();
     bytes.splice(at..at + 6, [0]);
     assert_eq!(decode(&bytes), Err(DecodeError::Invalid(Invalid::Name(0))));
+}
+
+#[test]
+fn a_place_names_only_cpus_that_are_there() {
+    let cases = [
+        (Place::Cpu(0), 1, 0b1),
+        (Place::Cpu(1), 1, 0),
+        (Place::Cpu(1), 2, 0b10),
+        (Place::Cpu(63), 64, 1 << 63),
+        (Place::Cpu(64), 100, 0),
+        (Place::All, 1, 0b1),
+        (Place::All, 8, 0xff),
+        (Place::All, 64, u64::MAX),
+        (Place::All, 1000, u64::MAX),
+    ];
+    for (place, cpus, usable) in cases {
+        assert_eq!(place.usable(cpus), usable, "{place:?} of {cpus}");
+    }
 }

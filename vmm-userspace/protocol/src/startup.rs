@@ -15,7 +15,7 @@ pub const UTCBS: u64 = 0x7ffd_0000_0000;
 /// First word of the page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FerriteT");
 /// Changes whenever the meaning of anything here does.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// Most clients a console service can have.
 pub const MAX_CLIENTS: usize = 24;
@@ -40,15 +40,19 @@ impl Area {
     }
 }
 
+/// Selectors from one CPU's [`Caps::exceptions`] and [`Caps::exit`] to those of the next.
+pub const PORTALS: Selector = 64;
+
 /// Selectors that are filled besides [`abi::cap::own`], [`abi::cap::NULL`] where the task was not
 /// given such a thing; and those that the task is to fill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Caps {
     /// First of 32 portals to the root task, one for each exception: the first event selector of
-    /// every thread of a task that wants its faults reported. They cannot be called.
+    /// every thread of a task that wants its faults reported. They cannot be called. A message stays on its CPU, so each CPU
+    /// that the task may use has portals of its own, [`PORTALS`] apart: see [`Startup::portals`].
     pub exceptions: Selector,
-    /// First of the portals of [`crate::outcome::Outcome`].
+    /// First of the portals of [`crate::outcome::Outcome`]; likewise for each CPU.
     pub exit: Selector,
     /// Semaphore that wakes this task for its console and log channels. Others in the task may
     /// use it as well: a wake-up is a reason to look, nothing more.
@@ -149,6 +153,10 @@ pub struct Startup {
     pub features: u64,
     /// The CPU that the first thread runs on.
     pub cpu: u64,
+    /// How many CPUs the machine has. They are numbered from 0.
+    pub cpus: u64,
+    /// Those that the task may use: a bit for each, from CPU 0 on.
+    pub usable: u64,
     /// How many times the task was started before.
     pub restarts: u64,
     /// Seconds from 1970-01-01 00:00 UTC to the moment when the time-stamp counter was zero.
@@ -188,6 +196,8 @@ impl Startup {
             tsc_hz: 0,
             features: 0,
             cpu: 0,
+            cpus: 1,
+            usable: 1,
             restarts: 0,
             epoch: 0,
             caps: Caps::default(),
@@ -210,12 +220,25 @@ impl Startup {
         self.magic == MAGIC && self.version == VERSION
     }
 
+    /// How far the portals for `cpu` are from [`Caps::exceptions`] and [`Caps::exit`].
+    #[must_use]
+    pub const fn portals(&self, cpu: u16) -> Selector {
+        portals(self.usable, cpu)
+    }
+
     /// The valid clients.
     #[must_use]
     pub fn clients(&self) -> &[Client] {
         let count = usize::try_from(self.client_count).unwrap_or(MAX_CLIENTS).min(MAX_CLIENTS);
         self.clients.get(..count).unwrap_or_default()
     }
+}
+
+/// How far the portals for `cpu` are from the first, in a task that may use the CPUs `usable`.
+#[must_use]
+pub const fn portals(usable: u64, cpu: u16) -> Selector {
+    let below = if cpu < 64 { usable & ((1 << cpu) - 1) } else { usable };
+    below.count_ones() * PORTALS
 }
 
 impl Default for Startup {
@@ -225,3 +248,23 @@ impl Default for Startup {
 }
 
 const _: () = assert!(size_of::<Startup>() == 4096);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_usable_cpu_has_portals_of_its_own() {
+        for (usable, cpu, index) in [
+            (0b1, 0, 0),
+            (0b1000, 3, 0),
+            (0b1010, 1, 0),
+            (0b1010, 3, 1),
+            (u64::MAX, 5, 5),
+            (u64::MAX, 63, 63),
+            (u64::MAX, 64, 64),
+        ] {
+            assert_eq!(portals(usable, cpu), index * PORTALS, "{cpu} of {usable:#b}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ use root_task::frames::Frames;
 use root_task::status::Failure;
 use runtime::interrupt::Interrupt;
 use runtime::memory::shared;
+use runtime::pd::Limits;
 use runtime::space::PortSpace;
 
 use crate::channel::Channel;
@@ -25,6 +26,8 @@ use crate::{log, report, say};
 const PROGRAM: &str = "console";
 /// First port and number of ports of a PC's first serial port.
 const PORTS: (u16, u64) = (0x3f8, 8);
+/// Where it runs. It talks to its clients by shared memory and semaphores, so those can be anywhere.
+const CPU: u16 = 0;
 /// Its interrupt.
 pub const INTERRUPT: u32 = 4;
 /// Kernel memory in pages.
@@ -54,8 +57,12 @@ impl Console {
     /// When memory is short, the image is incomplete, or there are too many clients.
     pub fn start(context: &mut Context, partitions: &[Partition]) -> Result<Self, Failure> {
         let (own, area) = Channel::own(&mut context.memory, context.wake)?;
-        let mut console =
-            Self { own, pool: Frames::new(), watch: Watch::new(context.wake)?, running: None };
+        let mut console = Self {
+            own,
+            pool: Frames::new(),
+            watch: Watch::new(context.wake, 1 << CPU)?,
+            running: None,
+        };
         console.run(context, partitions)?;
         // SAFETY: the frames are visible for ever, and only rings are in them.
         if let Some(channel) = unsafe { shared::<LogChannel>(area) } {
@@ -66,9 +73,10 @@ impl Console {
 
     fn run(&mut self, context: &mut Context, partitions: &[Partition]) -> Result<(), Failure> {
         let (program, _) = context.find(PROGRAM)?;
-        let mut task = Task::new(QUOTA, PRIORITY)?;
+        let mut task = Task::new(QUOTA, Limits { priority: PRIORITY, cpus: 1 << CPU }, CPU)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
         give_port(&mut task)?;
+        task.startup.cpus = context.hip.cpus;
         // Without a screen there still is the serial port.
         match give_display(&task, context.hip.framebuffer) {
             Ok(display) => task.startup.display = display,
@@ -114,7 +122,7 @@ fn give_port(task: &mut Task) -> Result<(), Failure> {
         let ports = PortSpace::create(task.pd)?;
         task.selectors.push(ports.selector());
         PortSpace::ALL.grant(PORTS.0, PORTS.1, ports)?;
-        Interrupt::global(INTERRUPT).assign(IntMode::ISA, 0)
+        Interrupt::global(INTERRUPT).assign(IntMode::ISA, CPU)
     };
     give().map_err(Failure::doing("give the serial port to the console service"))
 }

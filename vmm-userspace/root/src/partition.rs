@@ -1,7 +1,8 @@
 //! A partition: its task, and what stays when the task is started again.
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
@@ -14,6 +15,7 @@ use root_task::frames::{Frames, Range};
 use root_task::policy::{self, Ending};
 use root_task::status::Failure;
 use runtime::clock::now;
+use runtime::pd::Limits;
 use runtime::space::MsrSpace;
 
 use crate::channel::Channel;
@@ -68,13 +70,14 @@ impl Partition {
     /// When memory is short.
     pub fn new(context: &mut Context, config: config::Partition) -> Result<Self, Failure> {
         let channel = Channel::new(&mut context.memory, config.console)?;
+        let usable = config.cpu.usable(context.hip.cpus);
         Ok(Self {
             config,
             channel,
             guest: Vec::new(),
             pool: Frames::new(),
             state: State::Ended,
-            watch: Watch::new(context.wake)?,
+            watch: Watch::new(context.wake, usable)?,
             watchdog: Watchdog::new(),
             started: 0,
             starts: 0,
@@ -99,13 +102,19 @@ impl Partition {
     /// Starts its task.
     ///
     /// # Errors
-    /// When memory is short, or the image is incomplete.
+    /// When its CPU is not there, memory is short, or the image is incomplete.
     fn start(&mut self, context: &mut Context) -> Result<(), Failure> {
         self.state = State::Ended;
         self.started = now();
         self.watchdog.restart();
         let quota = QUOTA + (self.config.memory / PAGE_SIZE).div_ceil(PAGES_PER_TABLE);
-        let mut task = Task::new(quota, self.config.priority.into())?;
+        let (first, cpus) = (self.config.cpu.first(), context.hip.cpus);
+        let limits =
+            Limits { priority: self.config.priority.into(), cpus: self.config.cpu.usable(cpus) };
+        if limits.cpus == 0 {
+            return Err(Failure::Other(no_cpu(first, cpus)));
+        }
+        let mut task = Task::new(quota, limits, first)?;
         if let Err(failure) = self.fill(context, &mut task) {
             self.retire(task);
             return Err(failure);
@@ -127,6 +136,7 @@ impl Partition {
         task.give_semaphores(self.channel.wake, context.console)?;
         give_msrs(task)?;
         task.startup.tsc_hz = context.hip.tsc_hz;
+        task.startup.cpus = context.hip.cpus;
         task.startup.features = context.hip.features;
         if context.hip.features & abi::hip::features::COUNTERS != 0 {
             show_counters(task)?;
@@ -232,6 +242,17 @@ impl Partition {
         task.end().into_iter().for_each(|range| self.pool.add(range));
         self.watch.detach();
     }
+}
+
+/// Why a partition cannot be on a CPU, and what can be done.
+fn no_cpu(cpu: u16, cpus: u64) -> String {
+    let there = match cpus {
+        1 => "only CPU 0 runs".to_string(),
+        _ => format!("CPUs 0 to {} run", cpus - 1),
+    };
+    format!(
+        "there is no CPU {cpu}, {there}: correct `cpu` in the manifest or give the machine more"
+    )
 }
 
 /// Gives the task an image from the bundle, in place.

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use abi::cap::{MemRights, Perms, Selector, own};
 use abi::program::Program;
-use protocol::startup::{ADDRESS, Area, Caps, Share, Startup, UTCBS};
+use protocol::startup::{ADDRESS, Area, Caps, PORTALS, Share, Startup, UTCBS};
 use root_task::frames::{Frames, Range};
 use root_task::status::Failure;
 use runtime::ec::Ec;
-use runtime::pd::Pd;
+use runtime::pd::{Limits, Pd};
 use runtime::sc::Sc;
 use runtime::sm::Sm;
 use runtime::space::{HostSpace, ObjectSpace};
@@ -43,20 +43,18 @@ pub mod layout {
 
 /// The selectors that every task finds filled, or fills.
 pub const CAPS: Caps = Caps {
-    exceptions: 32,
-    exit: 64,
     wake: 68,
     console: 69,
     msrs: 0,
     vcpu: 112,
     vcpu_time: 113,
+    exceptions: 128,
+    exit: 160,
+    // Behind the portals of each CPU that the task may use.
     free: 128,
 };
 /// Where a task finds its MSR space, if it gets one.
 pub const MSRS: Selector = 70;
-
-/// The CPU that all tasks run on.
-const CPU: u16 = 0;
 
 /// A task in the making, and what is kept of it later.
 #[derive(Debug)]
@@ -73,17 +71,19 @@ pub struct Task {
     pub frames: Vec<Range>,
     /// Where this task has capabilities to what is the task's.
     pub selectors: Vec<Selector>,
+    /// The CPU of its first thread.
+    cpu: u16,
     entry: u64,
 }
 
 impl Task {
-    /// An empty task with `quota` pages of kernel memory, whose threads have at most `priority`.
+    /// An empty task with `quota` pages of kernel memory, whose threads can have what `limits` say; `cpu` is that of the first.
     ///
     /// # Errors
     /// When kernel memory is short.
-    pub fn new(quota: u64, priority: u64) -> Result<Self, Failure> {
+    pub fn new(quota: u64, limits: Limits, cpu: u16) -> Result<Self, Failure> {
         let pd = Pd::OWN
-            .create_pd_below(quota, priority)
+            .create_pd_within(quota, limits)
             .map_err(Failure::doing(format!("set {quota} pages of kernel memory aside")))?;
         let make = || -> Result<_, abi::hypercall::Status> {
             let objects = ObjectSpace::create(pd)?;
@@ -98,9 +98,11 @@ impl Task {
             Ok((objects, host))
         };
         let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
-        let startup = Box::new(Startup { caps: CAPS, cpu: CPU.into(), ..Startup::new() });
+        let usable = limits.cpus;
+        let caps = Caps { free: CAPS.free + usable.count_ones() * PORTALS, ..CAPS };
+        let startup = Box::new(Startup { caps, cpu: cpu.into(), usable, ..Startup::new() });
         let selectors = [pd.selector(), objects.selector(), host.selector()].to_vec();
-        Ok(Self { pd, objects, host, startup, frames: Vec::new(), selectors, entry: 0 })
+        Ok(Self { pd, objects, host, startup, frames: Vec::new(), selectors, cpu, entry: 0 })
     }
 
     /// Makes physical memory visible to the task.
@@ -193,10 +195,10 @@ impl Task {
         // SAFETY: the bytes are as many and as aligned as a start-up page.
         unsafe { fresh.bytes().as_mut_ptr().cast::<Startup>().write((*self.startup).clone()) };
         self.map(fresh.range().base, ADDRESS, fresh.range().len, MemRights::R)?;
-        watch.attach(self.objects, CAPS.exceptions, CAPS.exit)?;
+        watch.attach(self.objects, &CAPS)?;
         let run = || -> Result<_, abi::hypercall::Status> {
             let ec = selector::FREE.one()?;
-            let at = (CPU, CAPS.exceptions);
+            let at = (self.cpu, CAPS.exceptions + self.startup.portals(self.cpu));
             // SAFETY: the program was loaded for this domain; it brings its stack itself.
             unsafe {
                 hypercall::create_thread(ec, self.pd.selector(), at, (UTCBS, 0, self.entry))?;

@@ -76,6 +76,7 @@ impl Reply for FaultGroups {
 pub struct Handler<S> {
     ec: Ec,
     pd: Pd,
+    cpu: u16,
     state: PhantomData<fn(S)>,
 }
 
@@ -104,13 +105,19 @@ impl<S: Send + 'static> Handler<S> {
         let ec = selector::fresh(|new| unsafe {
             hypercall::create_handler(new, pd.selector(), at, (utcb, sp))
         })?;
-        Ok(Self { ec: Ec::at(ec), pd, state: PhantomData })
+        Ok(Self { ec: Ec::at(ec), pd, cpu: defaults.cpu, state: PhantomData })
     }
 
     /// Its execution context.
     #[must_use]
     pub const fn ec(&self) -> Ec {
         self.ec
+    }
+
+    /// The CPU that it was made on: whoever calls it has to be there.
+    #[must_use]
+    pub const fn cpu(&self) -> u16 {
+        self.cpu
     }
 
     /// Makes a portal at a free selector; see [`Self::portal_at`].

@@ -7,7 +7,7 @@ use abi::hypercall::Status;
 use abi::utcb::Utcb;
 use config::Partition;
 use protocol::outcome::Outcome;
-use protocol::startup::{Area, Client, Share, Startup};
+use protocol::startup::{Area, Client, PORTALS, Share, Startup, portals};
 
 use crate::clock::Clock;
 use crate::console::{self, Input, Output};
@@ -30,9 +30,21 @@ pub struct Defaults {
     pub share: Share,
 }
 
+impl Defaults {
+    /// The same on `cpu`, which the task must be allowed to use.
+    #[must_use]
+    pub fn on(self, cpu: u16) -> Self {
+        let usable = USABLE.load(Ordering::Relaxed);
+        let first = self.events - portals(usable, self.cpu);
+        Self { cpu, events: first + portals(usable, cpu), ..self }
+    }
+}
+
 static CPU: AtomicU16 = AtomicU16::new(0);
 static EVENTS: AtomicU32 = AtomicU32::new(NULL);
 static EXIT: AtomicU32 = AtomicU32::new(NULL);
+/// The CPUs that the task may use.
+static USABLE: AtomicU64 = AtomicU64::new(1);
 /// Where the root task looks for the task's virtual CPU and its scheduling context.
 pub(crate) static VCPU: Kept = Kept::none();
 static VCPU_TIME: Kept = Kept::none();
@@ -78,12 +90,13 @@ impl Task {
     /// The task that was started with this page.
     pub(crate) fn new(startup: &'static Startup, utcb: &'static mut Utcb) -> Self {
         EXIT.store(startup.caps.exit, Ordering::Relaxed);
+        USABLE.store(startup.usable, Ordering::Relaxed);
         VCPU.keep(startup.caps.vcpu);
         VCPU_TIME.keep(startup.caps.vcpu_time);
         WATCHED.store(startup.caps.vcpu, Ordering::Relaxed);
         set_defaults(Defaults {
             cpu: startup.cpu as u16,
-            events: startup.caps.exceptions,
+            events: startup.caps.exceptions + startup.portals(startup.cpu as u16),
             share: startup.share,
         });
         Self { startup, utcb }
@@ -99,6 +112,18 @@ impl Task {
     #[must_use]
     pub const fn clock(&self) -> Clock {
         Clock::new(self.startup.tsc_hz)
+    }
+
+    /// How many CPUs the machine has; they are numbered from 0.
+    #[must_use]
+    pub const fn cpus(&self) -> u64 {
+        self.startup.cpus
+    }
+
+    /// The CPUs that this task may use: a bit for each, from CPU 0 on.
+    #[must_use]
+    pub const fn usable_cpus(&self) -> u64 {
+        self.startup.usable
     }
 
     /// The description of this task's partition, if it can be read.
@@ -166,9 +191,16 @@ fn bytes(area: Area) -> Option<&'static [u8]> {
 
 /// Ends the task. Any thread of it may say so.
 pub fn exit(outcome: Outcome) -> ! {
-    let portal = Pt::at(EXIT.load(Ordering::Relaxed) + outcome as u32);
-    // The portal is answered only if there is nobody who could end the task.
-    let _ = portal.signal();
+    let first = EXIT.load(Ordering::Relaxed) + outcome as u32;
+    let cpus = USABLE.load(Ordering::Relaxed).count_ones();
+    // A call stays on its CPU, so only one of these portals is for this thread: if somebody moves it just now, not the one
+    // that it was at first.
+    for index in (0..cpus).cycle() {
+        // The portal is answered only if there is nobody who could end the task.
+        if Pt::at(first + index * PORTALS).signal() != Err(Status::BadCpu) {
+            break;
+        }
+    }
     park()
 }
 

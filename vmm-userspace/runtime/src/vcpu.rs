@@ -9,8 +9,8 @@ use crate::handler::Handler;
 use crate::pd::Pd;
 use crate::sc::Sc;
 use crate::space::{GuestSpace, MsrSpace, PortSpace};
-use crate::task::{self, defaults};
-use crate::{hypercall, selector};
+use crate::task::{self, Defaults, defaults};
+use crate::{hypercall, selector, stack};
 
 /// A virtual CPU in the making: a handler, and a portal for each exit.
 ///
@@ -36,7 +36,15 @@ impl<S: Send + 'static> VcpuBuilder<S> {
         Self::with_handler(memory, Handler::new(state)?)
     }
 
-    /// The same with a handler that exists already.
+    /// The same on the CPU of `defaults`: an exit is a message, which stays on its CPU.
+    ///
+    /// # Errors
+    /// As for [`Handler::with`].
+    pub fn on_cpu(memory: GuestSpace, state: S, defaults: Defaults) -> Result<Self, Status> {
+        Self::with_handler(memory, Handler::with(defaults, stack::DEFAULT_SIZE, state)?)
+    }
+
+    /// The same with a handler that exists already, on the CPU of that.
     ///
     /// # Errors
     /// [`Status::BadCap`] when no selectors are left.
@@ -117,7 +125,7 @@ impl<S: Send + 'static> VcpuBuilder<S> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let at = (defaults().cpu, self.portals);
+        let at = (self.handler.cpu(), self.portals);
         let spaces = (self.memory.selector(), self.msrs, self.ports);
         let new = task::VCPU.take()?;
         hypercall::create_vcpu(new, Pd::OWN.selector(), at, spaces)?;

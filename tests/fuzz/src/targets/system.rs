@@ -1,6 +1,6 @@
 //! The compiled system description, which the root task and every monitor decode.
 
-use config::{OnEnd, Partition, Restart, System};
+use config::{OnEnd, Partition, Place, Restart, System};
 
 use super::Target;
 
@@ -13,6 +13,7 @@ fn seeds() -> Vec<Vec<u8>> {
         vmm: "vmm".into(),
         memory: 256 << 20,
         cpus: 1,
+        cpu: Place::Cpu(0),
         priority: 64,
         budget_us: 5_000,
         period_us: 10_000,
