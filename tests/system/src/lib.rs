@@ -14,6 +14,7 @@
 //! | [`vcpu`] | virtual CPUs, with small guests |
 //! | [`fuzz`] | hypercalls at random |
 //! | [`neighbour`] | that a partition notices nothing of the one beside it |
+//! | [`smp`] | what one CPU does to another |
 //! | [`share`] | who gets how much of the CPU |
 //! | [`hostile`] | a guest of random operations, and what its neighbour notices of it |
 //! | [`invalid`] | guest states that are refused, made by a generator |
@@ -36,4 +37,5 @@ pub mod neighbour;
 pub mod processor;
 pub mod report;
 pub mod share;
+pub mod smp;
 pub mod vcpu;

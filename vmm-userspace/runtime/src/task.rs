@@ -63,6 +63,12 @@ pub fn defaults() -> Defaults {
     }
 }
 
+/// The CPUs that this task may use, the lowest first.
+pub fn cpus() -> impl Iterator<Item = u16> {
+    let usable = USABLE.load(Ordering::Relaxed);
+    (0..u64::BITS as u16).filter(move |cpu| usable >> cpu & 1 != 0)
+}
+
 /// Sets [`defaults`]. For the start of a task.
 pub fn set_defaults(defaults: Defaults) {
     let Defaults { cpu, events, share } = defaults;

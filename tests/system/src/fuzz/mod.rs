@@ -20,7 +20,7 @@ mod guest;
 mod layout;
 mod life;
 mod machine;
-mod rng;
+pub(crate) mod rng;
 mod stubs;
 mod walk;
 

@@ -11,7 +11,7 @@ mod quota;
 pub(crate) mod raw;
 mod schedule;
 mod semaphores;
-mod threads;
+pub(crate) mod threads;
 mod victim;
 
 use alloc::string::String;

@@ -7,18 +7,23 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
-use abi::cap::MemRights;
+use abi::cap::{MemRights, Selector};
 use abi::hypercall::Status;
-use abi::vcpu::{Exit, Groups, VcpuState};
+use abi::vcpu::{EXITS, Exit, Groups, VcpuState};
 use emulate::End;
 use runtime::ec::Ec;
+use runtime::handler::Handler;
+use runtime::hypercall;
 use runtime::lock::Lock;
 use runtime::memory::GuestMemory;
 use runtime::pd::Pd;
 use runtime::protocol::startup::Share;
 use runtime::sc::Sc;
+use runtime::selector::FREE;
 use runtime::sm::Sm;
 use runtime::space::{GuestSpace, MsrSpace, PortSpace};
+use runtime::stack;
+use runtime::task::{Defaults, defaults};
 use runtime::vcpu::VcpuBuilder;
 
 use super::modes::{self, Mode};
@@ -52,6 +57,12 @@ pub struct Vm {
     shared: &'static Shared,
     /// Its virtual CPU.
     pub vcpu: Ec,
+    /// That one's CPU time.
+    pub sc: Sc,
+    /// Who answers its exits.
+    pub handler: Ec,
+    /// First of the portals for them.
+    portals: Selector,
     /// Its memory, as the guest sees it.
     pub space: GuestSpace,
     memory: GuestMemory,
@@ -95,6 +106,17 @@ fn serve(shared: &mut &'static Shared, state: &mut VcpuState, exit: Exit) -> Gro
 impl Vm {
     /// A virtual machine with [`MEMORY`] from `at` in the test's memory on, its virtual CPU stopped before its first instruction.
     pub fn new(bench: &Bench<'_>, at: u64, spaces: Spaces) -> Result<Self, String> {
+        let share = Share { priority: bench.priority - 2, budget: bench.hz / 100, period: 0 };
+        Self::on(bench, at, spaces, (defaults(), share))
+    }
+
+    /// The same on the CPU of `defaults`, with that share of it.
+    pub fn on(
+        bench: &Bench<'_>,
+        at: u64,
+        spaces: Spaces,
+        (defaults, share): (Defaults, Share),
+    ) -> Result<Self, String> {
         let space = GuestSpace::create(Pd::OWN).map_err(show)?;
         let region =
             bench.memory.region(at, MEMORY).map_err(|_| "the test has too little memory")?;
@@ -104,7 +126,10 @@ impl Vm {
             let slot = Slot { exit: Exit::Other, state: VcpuState::default(), reply: Groups::NONE };
             let shared: &'static Shared =
                 Box::leak(Box::new(Shared { slot: Lock::new(slot), stopped, go }));
-            let mut builder = VcpuBuilder::new(space, shared)?;
+            let handler = Handler::with(defaults, stack::DEFAULT_SIZE, shared)?;
+            let server = handler.ec();
+            let portals = FREE.range(EXITS)?;
+            let mut builder = VcpuBuilder::at(space, handler, portals);
             if let Some(msrs) = spaces.msrs {
                 builder = builder.msrs(msrs);
             }
@@ -112,11 +137,9 @@ impl Vm {
                 builder = builder.ports(ports);
             }
             let vcpu = builder.otherwise(Groups::ALL, serve).create()?;
-            let share = Share { priority: bench.priority - 2, budget: bench.hz / 100, period: 0 };
-            Sc::create(Pd::OWN, vcpu, share)?;
-            Ok((shared, vcpu))
+            Ok((shared, vcpu, (server, portals), Sc::create(Pd::OWN, vcpu, share)?))
         };
-        let (shared, vcpu) = make().map_err(show)?;
+        let (shared, vcpu, (handler, portals), sc) = make().map_err(show)?;
         // Where the clock runs on while nothing else does, everything may take longer.
         let hz = if is_tcg() { bench.hz * 10 } else { bench.hz };
         let features = bench.features;
@@ -125,6 +148,9 @@ impl Vm {
         let mut vm = Self {
             shared,
             vcpu,
+            sc,
+            handler,
+            portals,
             space,
             memory,
             state,
@@ -198,6 +224,30 @@ impl Vm {
         }
         let VcpuState { rip, qual, event, .. } = &self.state;
         Err(format!("exit {got:?} at {rip:#x} with {qual:x?} {event:x?}, expected {exit:?}"))
+    }
+
+    /// Ends it, in whatever state it is; its guest's memory stays.
+    pub fn end(self) -> Result<(), String> {
+        // SAFETY: a virtual CPU has no memory of this task's.
+        unsafe { self.vcpu.destroy() }.map_err(show)?;
+        self.end_rest()
+    }
+
+    /// Ends what is left when the virtual CPU is gone.
+    pub fn end_rest(self) -> Result<(), String> {
+        // SAFETY: nobody waits for what the handler holds, and its message page is its own.
+        unsafe { self.handler.destroy() }.map_err(show)?;
+        let semaphores = [self.shared.stopped.selector(), self.shared.go.selector()];
+        let portals = self.portals..self.portals + EXITS;
+        for selector in portals.chain(semaphores).chain([self.space.selector()]) {
+            // SAFETY: portals and semaphores are no memory, and a guest's is none of this task's.
+            unsafe { hypercall::destroy(selector) }.map_err(show)?;
+            FREE.give(selector);
+        }
+        for selector in [self.vcpu.selector(), self.sc.selector(), self.handler.selector()] {
+            FREE.give(selector);
+        }
+        Ok(())
     }
 
     /// Makes sure that the virtual CPU is stopped, whatever it does.

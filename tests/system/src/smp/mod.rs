@@ -1,0 +1,29 @@
+//! Tests of what one CPU does to another. With one CPU alone there is nothing to test, and they fail.
+//!
+//! Whoever waits here for another CPU by looking again and again says PAUSE: QEMU emulates the processors in turn, and that
+//! gives the turn away. Threads and guests that run without end have short time slices for the same reason.
+
+mod destroy;
+mod domain;
+mod moves;
+mod places;
+mod revoke;
+mod semaphores;
+mod share;
+mod stress;
+mod vcpus;
+mod worker;
+
+use crate::report::Test;
+
+/// All of them.
+pub const TESTS: [&[Test]; 8] = [
+    places::TESTS,
+    semaphores::TESTS,
+    revoke::TESTS,
+    destroy::TESTS,
+    vcpus::TESTS,
+    moves::TESTS,
+    share::TESTS,
+    stress::TESTS,
+];
