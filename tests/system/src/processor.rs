@@ -19,6 +19,11 @@ pub fn extension() -> Extension {
     if __cpuid(1).ecx & VMX != 0 { Extension::Vmx } else { Extension::Svm }
 }
 
+/// The number that the processor has which runs this just now.
+pub fn apic_id() -> u32 {
+    __cpuid(1).ebx >> 24
+}
+
 /// Whether MONITOR and MWAIT are instructions at all.
 pub fn has_monitor() -> bool {
     const MONITOR: u32 = 1 << 3;

@@ -3,13 +3,13 @@
 use core::sync::atomic::Ordering;
 
 use abi::cap::{NULL, SELECTORS, Selector, SpaceKind, own};
-use abi::hypercall::{EcKind, FOREVER, Number, Status};
+use abi::hypercall::{EcKind, EcOp, FOREVER, Number, Status};
 use abi::utcb::Item;
 use runtime::clock::now;
 
 use super::layout::{
-    ARENA, ARENA_PAGES, ECHO, END, EVENTS, FIRST_HANDLER, FIRST_WALKERS, MACHINES, MOST_MACHINES,
-    MSRS, OTHER_UTCBS, PARK, PLAY, POOL, SHARED_SLOT, UP_ONLY, UTCBS, WALKERS, stack,
+    ARENA, ARENA_PAGES, CPUS, ECHO, END, FIRST_HANDLER, FIRST_WALKERS, MACHINES, MOST_MACHINES,
+    MSRS, OTHER_UTCBS, PARK, PLAY, POOL, SHARED_SLOT, UP_ONLY, UTCBS, WALKERS, events, stack,
 };
 use super::rng::Rng;
 use super::stubs;
@@ -152,7 +152,7 @@ fn anything(walk: &mut Walk<'_>) -> Selector {
     match walk.rng.below(16) {
         0 => LIMITS[walk.rng.below(LIMITS.len() as u64) as usize],
         1 => walk.rng.next() as Selector,
-        2 => EVENTS + walk.rng.below(32) as Selector,
+        2 => events(walk.rng.below(CPUS)) + walk.rng.below(32) as Selector,
         3..6 => walk.rng.below(16) as Selector,
         6 => MACHINES + walk.rng.below(256) as Selector,
         _ => walk.pool(),
@@ -247,7 +247,13 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
         Number::Reply => (NULL, [0, walk.rng.next(), 0, 0, 0]),
         Number::CreatePd => {
             let (pages, priority) = (walk.rng.below(4), walk.rng.below(140));
-            (either(walk, own::PD, Kind::Pd), [vacant(walk), pages, priority, walk.rng.next(), 0])
+            // All CPUs, some of them, or any bits.
+            let cpus = match walk.rng.below(4) {
+                0 => walk.rng.next(),
+                1 => 1 << cpu(walk),
+                _ => u64::MAX,
+            };
+            (either(walk, own::PD, Kind::Pd), [vacant(walk), pages, priority, cpus, 0])
         }
         Number::CreateSpace => {
             let kind = walk.rng.below(6);
@@ -270,9 +276,18 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
             flags = walk.rng.below(7) as u8;
             let kind = [Kind::Thread, Kind::Handler, Kind::Vcpu][walk.rng.below(3) as usize];
             let first = WALKERS + 2 * walk.rng.below(FIRST_WALKERS) as Selector;
-            let groups = walk.rng.next() >> walk.rng.below(64);
-            let selector = if flags > 1 { mostly(walk, Kind::Vcpu) } else { first };
-            (either(walk, selector, kind), [0, groups, 0, 0, 0])
+            let moves = flags == EcOp::Move as u8;
+            let word = match moves {
+                true => cpu(walk),
+                false => walk.rng.next() >> walk.rng.below(64),
+            };
+            let selector = match flags {
+                0 | 1 => first,
+                _ if moves && walk.rng.once_in(4) => first,
+                _ if moves => mostly(walk, kind),
+                _ => mostly(walk, Kind::Vcpu),
+            };
+            (either(walk, selector, kind), [0, word, 0, 0, 0])
         }
         Number::CtrlSc => {
             let first = WALKERS + 1 + 2 * walk.rng.below(FIRST_WALKERS) as Selector;
@@ -292,9 +307,7 @@ fn sensible(walk: &mut Walk<'_>, number: Number) -> Call {
             };
             (selector, [0, deadline, 0, 0, 0])
         }
-        Number::AssignInt => {
-            (mostly(walk, Kind::Sm), [0, walk.rng.below(5), walk.rng.below(2), 0, 0])
-        }
+        Number::AssignInt => (mostly(walk, Kind::Sm), [0, walk.rng.below(5), cpu(walk), 0, 0]),
         Number::CtrlPd => {
             flags = walk.rng.below(4) as u8;
             let pages = if walk.rng.once_in(8) { walk.rng.any_size() } else { walk.rng.below(3) };
@@ -343,15 +356,25 @@ fn place(rng: &mut Rng) -> u64 {
     }
 }
 
+/// The number of a CPU: mostly one that there is.
+fn cpu(walk: &mut Walk<'_>) -> u64 {
+    let cpus = walk.control.cpus.load(Ordering::Relaxed).max(1);
+    match walk.rng.below(32) {
+        0 => cpus,
+        1 => walk.rng.any_size() & 0x3f,
+        _ => walk.rng.below(cpus),
+    }
+}
+
 fn create_ec(walk: &mut Walk<'_>) -> (Selector, [u64; 5]) {
-    let kind = walk.rng.below(3);
+    let (kind, cpu) = (walk.rng.below(3), cpu(walk));
     let new = vacant(walk);
     if kind == EcKind::Vcpu as u64 {
         let guest = mostly(walk, Kind::Guest);
         let msrs = if walk.rng.once_in(2) { NULL } else { mostly(walk, Kind::Msrs) };
         let ports = if walk.rng.once_in(2) { NULL } else { mostly(walk, Kind::Ports) };
         let events = if walk.rng.once_in(2) { MACHINES } else { walk.pool() };
-        let word = kind | u64::from(events) << 32;
+        let word = kind | cpu << 8 | u64::from(events) << 32;
         return (own::PD, [new, word, guest.into(), msrs.into(), ports.into()]);
     }
     let handler = kind == EcKind::Handler as u64;
@@ -376,8 +399,8 @@ fn create_ec(walk: &mut Walk<'_>) -> (Selector, [u64; 5]) {
         (sp as *mut u64).write_volatile(slot);
         (sp as *mut u64).add(1).write_volatile(utcb);
     }
-    let events = if walk.rng.once_in(32) { walk.pool() } else { EVENTS };
-    let word = kind | u64::from(events) << 32;
+    let events = if walk.rng.once_in(32) { walk.pool() } else { events(cpu.min(CPUS - 1)) };
+    let word = kind | cpu << 8 | u64::from(events) << 32;
     (either(walk, own::PD, Kind::Pd), [new, word, utcb, sp, ip])
 }
 

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use abi::hypercall::Number;
 
-use super::layout::{POOL, SLOTS};
+use super::layout::{CPUS, POOL, SLOTS};
 
 /// Hypercall numbers that are told apart: those that there are, and all others.
 pub const NUMBERS: usize = Number::Destroy as usize + 2;
@@ -29,6 +29,10 @@ pub struct Control {
     pub hz: AtomicU64,
     /// The highest priority that the domain may give.
     pub max_priority: AtomicU64,
+    /// The CPUs that the domain may use are those below.
+    pub cpus: AtomicU64,
+    /// Calls made on each of them.
+    pub on_cpu: [AtomicU64; CPUS as usize],
     /// By slot.
     pub walkers: [Walker; SLOTS],
     /// Exits of guests that were answered.

@@ -46,8 +46,12 @@ pub const UP_ONLY: Selector = 6;
 pub const PARK: Selector = 7;
 /// The first threads.
 pub const WALKERS: Selector = 8;
-/// Portals for exceptions.
-pub const EVENTS: Selector = 32;
+/// The most CPUs that a life can be on.
+pub const CPUS: u64 = 2;
+/// Portals for exceptions: on each CPU others, because a call stays there.
+pub const fn events(cpu: u64) -> Selector {
+    if cpu == 0 { 32 } else { POOL.0 + POOL.1 + 32 * (cpu as Selector - 1) }
+}
 /// First selector, and number of selectors, to make objects at.
 pub const POOL: (Selector, u32) = (64, 256);
 /// First selectors of the machines: portals, then the other objects.

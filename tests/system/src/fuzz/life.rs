@@ -17,7 +17,7 @@ use runtime::ec::Ec;
 use runtime::handler::Handler;
 use runtime::hypercall::{self, Span};
 use runtime::memory::GuestMemory;
-use runtime::pd::Pd;
+use runtime::pd::{Limits, Pd};
 use runtime::protocol::startup::Area;
 use runtime::pt::Pt;
 use runtime::selector::FREE;
@@ -28,8 +28,8 @@ use runtime::task::defaults;
 use super::control::Control;
 use super::guest;
 use super::layout::{
-    ARENA, ARENA_PAGES, ECHO, END, EVENTS, FIRST_HANDLER, FIRST_WALKERS, KEPT_PAGE, MSRS, PARK,
-    PLAY, POOL, SHARED_SLOT, UP_ONLY, UTCBS, WALKERS, slot_of, stack,
+    ARENA, ARENA_PAGES, CPUS, ECHO, END, FIRST_HANDLER, FIRST_WALKERS, KEPT_PAGE, MSRS, PARK, PLAY,
+    POOL, SHARED_SLOT, UP_ONLY, UTCBS, WALKERS, events, slot_of, stack,
 };
 use super::rng::Rng;
 use super::stubs;
@@ -72,8 +72,10 @@ pub struct Life {
     threads: Selector,
     /// Exceptions so far.
     pub faults: AtomicU64,
-    /// The handler of its exceptions.
-    handler: AtomicU32,
+    /// The handlers of its exceptions, one on each CPU.
+    handlers: [AtomicU32; CPUS as usize],
+    /// How many CPUs it is on.
+    cpus: u64,
     /// What its threads end at.
     park: Sm,
 }
@@ -96,7 +98,7 @@ pub struct Gifts {
 /// # Errors
 /// When there are none.
 pub fn selectors() -> Result<(Selector, Selector), Status> {
-    Ok((FREE.range(VECTORS)?, FREE.range(2 * FIRST_WALKERS as u32)?))
+    Ok((FREE.range(VECTORS * CPUS as u32)?, FREE.range(2 * FIRST_WALKERS as u32)?))
 }
 
 fn show(status: Status) -> String {
@@ -104,14 +106,14 @@ fn show(status: Status) -> String {
 }
 
 impl Life {
-    /// A domain with `pages` of kernel memory whose threads do not run yet.
+    /// A domain with `pages` of kernel memory whose threads do not run yet. They will be on the first `cpus` CPUs.
     ///
     /// # Errors
     /// When memory is short.
     pub fn new(
         memory: GuestMemory,
         gifts: Gifts,
-        (pages, max_priority): (u64, u64),
+        (pages, max_priority, cpus): (u64, u64, u64),
         (seed, hz): (u64, u64),
     ) -> Result<&'static Self, String> {
         let region = memory.region(0, ARENA_BYTES).map_err(|_| "too little memory")?;
@@ -128,7 +130,8 @@ impl Life {
             let _ = arena.store_u64(KEPT_PAGE * PAGE_SIZE + offset, KEPT ^ offset);
         }
         let make = || -> Result<&'static Self, Status> {
-            let pd = Pd::OWN.create_pd_below(pages, max_priority)?;
+            let limits = Limits { priority: max_priority, cpus: (1 << cpus) - 1 };
+            let pd = Pd::OWN.create_pd_within(pages, limits)?;
             let (objects, host) = (ObjectSpace::create(pd)?, HostSpace::create(pd)?);
             let park = Sm::create(Pd::OWN, 0)?;
             let create = Perms::PD_CREATE.union(Perms::PD_QUOTA);
@@ -152,19 +155,24 @@ impl Life {
                 given,
                 threads,
                 faults: AtomicU64::new(0),
-                handler: AtomicU32::new(NULL),
+                handlers: [const { AtomicU32::new(NULL) }; CPUS as usize],
+                cpus,
                 park,
             }));
-            let handler = Handler::with(defaults(), STACK, life)?;
-            life.handler.store(handler.ec().selector(), Ordering::Relaxed);
-            for vector in 0..VECTORS {
-                let groups = FaultGroups::STATE.0 | FaultGroups::CAUSE.0;
-                handler.portal_at(life.exceptions + vector, vector.into(), groups, mend)?;
+            for (cpu, kept) in (0..cpus).zip(&life.handlers) {
+                let handler = Handler::with(defaults().on(cpu as u16), STACK, life)?;
+                kept.store(handler.ec().selector(), Ordering::Relaxed);
+                let first = life.exceptions + VECTORS * cpu as Selector;
+                for vector in 0..VECTORS {
+                    let groups = FaultGroups::STATE.0 | FaultGroups::CAUSE.0;
+                    handler.portal_at(first + vector, vector.into(), groups, mend)?;
+                }
             }
             Ok(life)
         };
         let life = make().map_err(show)?;
         life.control().hz.store(hz, Ordering::Relaxed);
+        life.control().cpus.store(cpus, Ordering::Relaxed);
         life.control().max_priority.store(max_priority, Ordering::Relaxed);
         for walker in &life.control().walkers {
             walker.random.store(rng.next(), Ordering::Relaxed);
@@ -183,15 +191,25 @@ impl Life {
             let utcb = UTCBS + slot * PAGE_SIZE;
             self.write_stack(slot, utcb);
             let at = (stack(slot), stubs::walker as *const () as u64);
+            let cpu = slot % self.cpus;
+            let place = (cpu as u16, events(cpu));
             // SAFETY: the program is mapped in the domain, and the slot has a stack.
             unsafe {
-                hypercall::create_thread(ec, self.pd.selector(), (0, EVENTS), (utcb, at.0, at.1))?;
+                hypercall::create_thread(ec, self.pd.selector(), place, (utcb, at.0, at.1))?;
             }
             hypercall::create_sc(ec + 1, self.pd.selector(), ec, (priority, budget, 0))
         };
         (0..FIRST_WALKERS).try_for_each(run).map_err(show)?;
         self.restore();
         Ok(())
+    }
+
+    /// Brings the first threads back to their CPUs: where they have been moved to, nobody takes their exceptions.
+    pub fn bring_home(&self) {
+        for slot in 0..FIRST_WALKERS {
+            // It may be in a call, or gone.
+            let _ = Ec::at(self.threads + 2 * slot as Selector).move_to((slot % self.cpus) as u16);
+        }
     }
 
     /// The page shared with the domain.
@@ -216,9 +234,12 @@ impl Life {
             let (from, to) = (self.threads + index, WALKERS + index);
             let _ = ObjectSpace::OWN.grant(from, self.objects, to, Perms::ALL);
         }
-        for vector in 0..VECTORS {
-            let (from, to) = (self.exceptions + vector, EVENTS + vector);
-            let _ = ObjectSpace::OWN.grant(from, self.objects, to, Perms::PT_EVENT);
+        for cpu in 0..self.cpus {
+            let from = self.exceptions + VECTORS * cpu as Selector;
+            for vector in 0..VECTORS {
+                let to = events(cpu) + vector;
+                let _ = ObjectSpace::OWN.grant(from + vector, self.objects, to, Perms::PT_EVENT);
+            }
         }
         self.map(PROGRAM, PROGRAM, program_bytes(), MemRights::RX);
         self.map(self.base, ARENA, ARENA_BYTES, MemRights::RW);
@@ -262,9 +283,11 @@ impl Life {
     /// When the kernel refuses.
     pub fn end(&self) -> Result<(), Status> {
         self.pd.destroy()?;
-        // SAFETY: with the domain everybody is gone who could call it, and its stack is not used for anything else.
-        unsafe { Ec::at(self.handler.load(Ordering::Relaxed)).destroy()? };
-        ObjectSpace::OWN.revoke(self.exceptions, VECTORS)?;
+        for (_, handler) in (0..self.cpus).zip(&self.handlers) {
+            // SAFETY: with the domain everybody is gone who could call it, and its stack is not used for anything else.
+            unsafe { Ec::at(handler.load(Ordering::Relaxed)).destroy()? };
+        }
+        ObjectSpace::OWN.revoke(self.exceptions, VECTORS * self.cpus as u32)?;
         ObjectSpace::OWN.revoke(self.park.selector(), 1)
     }
 

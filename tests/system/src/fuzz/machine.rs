@@ -7,7 +7,7 @@ use abi::hypercall::{EcKind, Number, Status};
 use abi::vcpu::{EXITS, Groups};
 
 use super::layout::{
-    ARENA, EVENTS, FIRST_HANDLER, MACHINE, MACHINES, MOST_MACHINES, MSRS, OTHER_UTCBS, PLAY, stack,
+    ARENA, FIRST_HANDLER, MACHINE, MACHINES, MOST_MACHINES, MSRS, OTHER_UTCBS, PLAY, events, stack,
 };
 use super::walk::{Call, Walk};
 use super::{guest, stubs};
@@ -31,6 +31,7 @@ pub fn make(walk: &mut Walk<'_>) {
     let base = MACHINES + MACHINE * number as Selector;
     let hz = walk.control.hz.load(Ordering::Relaxed);
     let priority = walk.control.max_priority.load(Ordering::Relaxed);
+    let cpu = number % walk.control.cpus.load(Ordering::Relaxed).max(1);
     let slot = FIRST_HANDLER + number;
     let utcb = OTHER_UTCBS.0 + (OTHER_UTCBS.1 + number) * 4096;
     let sp = stack(slot);
@@ -62,14 +63,14 @@ pub fn make(walk: &mut Walk<'_>) {
     if ports {
         step(Number::CreateSpace, own::PD, [at(PORTS), SpaceKind::Port as u64, 0, 0, 0]);
     }
-    let word = EcKind::Handler as u64 | u64::from(EVENTS) << 32;
+    let word = EcKind::Handler as u64 | cpu << 8 | u64::from(events(cpu)) << 32;
     step(Number::CreateEc, own::PD, [at(HANDLER), word, utcb, sp, 0]);
     let ip = stubs::handler as *const () as u64;
     for exit in 0..EXITS {
         let arguments = [at(exit), at(HANDLER), ip, exit.into(), Groups::ALL.0];
         step(Number::CreatePt, own::PD, arguments);
     }
-    let word = EcKind::Vcpu as u64 | u64::from(base) << 32;
+    let word = EcKind::Vcpu as u64 | cpu << 8 | u64::from(base) << 32;
     let msrs = if registers { at(REGISTERS) } else { NULL.into() };
     let ports = if ports { at(PORTS) } else { NULL.into() };
     step(Number::CreateEc, own::PD, [at(VCPU), word, at(GUEST), msrs, ports]);

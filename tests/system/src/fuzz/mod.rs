@@ -63,6 +63,7 @@ struct Sums {
     calls: u64,
     faults: u64,
     exits: u64,
+    on_cpu: [u64; layout::CPUS as usize],
     tally: [[u64; control::STATUSES]; NUMBERS],
 }
 
@@ -71,6 +72,8 @@ struct Supervisor {
     gifts: Gifts,
     sleep: Sm,
     hz: u64,
+    /// How many CPUs a life is on.
+    cpus: u64,
 }
 
 /// The `main` of the task.
@@ -85,8 +88,10 @@ pub fn main(task: Task) -> Outcome {
     };
     // To see one life again without those before it.
     let first = number("first=").unwrap_or(0);
+    // The domain is on the first ones.
+    let cpus = number("cpus=").unwrap_or(1).clamp(1, layout::CPUS);
     println!("seed {seed}, {calls} calls");
-    match run(&task, (seed, first), calls) {
+    match run(&task, (seed, first), (calls, cpus)) {
         // Its end would be work for the root task, which the neighbour could not but notice.
         Ok(()) => runtime::park(),
         Err(why) => {
@@ -96,7 +101,7 @@ pub fn main(task: Task) -> Outcome {
     }
 }
 
-fn run(task: &Task, (seed, first): (u64, u64), calls: u64) -> Check {
+fn run(task: &Task, (seed, first): (u64, u64), (calls, cpus): (u64, u64)) -> Check {
     let show = |status: Status| format!("{status:?}");
     let startup = task.startup();
     let (Some(memory), Some(msrs)) = (task.guest_memory(), task.msrs()) else {
@@ -106,7 +111,7 @@ fn run(task: &Task, (seed, first): (u64, u64), calls: u64) -> Check {
     let (echo, up_only, sleep) = make().map_err(show)?;
     let selectors = life::selectors().map_err(show)?;
     let gifts = Gifts { msrs, echo, up_only, selectors };
-    let supervisor = Supervisor { memory, gifts, sleep, hz: startup.tsc_hz };
+    let supervisor = Supervisor { memory, gifts, sleep, hz: startup.tsc_hz, cpus };
     let mut rng = Rng::new(seed);
     accounts::come_back(&mut rng, 20_000)?;
     println!("semaphores and portals give back what they took");
@@ -130,10 +135,10 @@ fn run(task: &Task, (seed, first): (u64, u64), calls: u64) -> Check {
         "of {before:?} pages {after:?} are left"
     );
     sums.show();
-    sums.check()?;
+    sums.check(cpus)?;
     println!(
-        "{} calls in {number} lives, {} exceptions, {} exits",
-        sums.calls, sums.faults, sums.exits
+        "{} calls in {number} lives, {} exceptions, {} exits; by CPU {:?}",
+        sums.calls, sums.faults, sums.exits, sums.on_cpu
     );
     Ok(())
 }
@@ -144,7 +149,7 @@ impl Supervisor {
         let started = runtime::clock::now();
         let (start, more, every) = PAGES;
         let what = (seed, self.hz);
-        let life = Life::new(self.memory, self.gifts, (start, PRIORITY), what)?;
+        let life = Life::new(self.memory, self.gifts, (start, PRIORITY, self.cpus), what)?;
         life.start((PRIORITY, self.hz / 10_000))?;
         self.watch(life, more, every)?;
         life.ask_to_stop();
@@ -166,6 +171,9 @@ impl Supervisor {
         sums.calls += calls;
         sums.faults += faults;
         sums.exits += exits;
+        for (sum, count) in sums.on_cpu.iter_mut().zip(&control.on_cpu) {
+            *sum += count.load(Ordering::Relaxed);
+        }
         for (sums, counts) in sums.tally.iter_mut().zip(&control.tally) {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += u64::from(count.load(Ordering::Relaxed));
@@ -179,6 +187,9 @@ impl Supervisor {
         let (mut given, mut last, mut stuck) = (0, 0, 0);
         for look in 1..=LOOKS {
             self.wait();
+            if self.cpus > 1 {
+                life.bring_home();
+            }
             let calls = life.control().calls();
             stuck = if calls < last + FEW { stuck + 1 } else { 0 };
             last = calls;
@@ -215,7 +226,7 @@ impl Sums {
     }
 
     /// A fuzzer whose calls all fail tests little: every call that can succeed has to have done so.
-    fn check(&self) -> Check {
+    fn check(&self, cpus: u64) -> Check {
         for (number, counts) in self.tally.iter().enumerate() {
             let Some(name) = Number::from_abi(number as u8) else { continue };
             let (done, all) = (counts[Status::Success as usize], counts.iter().sum::<u64>());
@@ -228,6 +239,9 @@ impl Sums {
                 done >= least && all >= 1000,
                 "{name:?} was made {all} times and succeeded {done} times"
             );
+        }
+        for (cpu, calls) in (0..cpus).zip(self.on_cpu) {
+            check!(calls > self.calls / cpus / 4, "only {calls} calls on CPU {cpu}");
         }
         check!(self.exits > 1000 && self.faults > 100, "there were few exits or exceptions");
         Ok(())

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use abi::cap::{Selector, own};
-use abi::hypercall::{Number, Status, pack};
+use abi::hypercall::{EcOp, Number, Status, pack};
 use abi::utcb::Utcb;
 
 use super::control::{Control, NUMBERS, STATUSES, VIOLATION, Walker};
@@ -14,6 +14,7 @@ use super::layout::{ARENA, MOST_MACHINES, POOL, SLOTS};
 use super::rng::Rng;
 use super::{choose, machine};
 use crate::kernel::raw::{self, Arguments};
+use crate::processor::apic_id;
 
 /// Calls of a walker from one machine to the next.
 const MACHINE_EVERY: u64 = 1500;
@@ -36,6 +37,11 @@ impl Call {
     /// Its number, if it has one.
     pub const fn number(&self) -> Option<Number> {
         Number::from_abi(self.word as u8)
+    }
+
+    /// Its flags.
+    pub const fn flags(&self) -> u8 {
+        (self.word >> 8) as u8
     }
 
     /// The selector of the object acted on.
@@ -98,6 +104,10 @@ impl Walk<'_> {
         self.walker.random.store(self.rng.next(), Ordering::Relaxed);
         let calls = self.walker.calls.load(Ordering::Relaxed);
         self.walker.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
+        // Which CPU that is just now.
+        if let Some(calls) = self.control.on_cpu.get(apic_id() as usize) {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
         let flags = choose::flags(&mut self.rng);
         // SAFETY: whatever it does to this domain's memory, nothing outside of the domain is lost, and the supervisor mends it.
         let left = unsafe { raw::with_flags(call.word, call.arguments, flags) };
@@ -155,6 +165,7 @@ fn plausible(control: &Control, call: &Call, status: u64, values: [u64; 2]) -> b
     let [_, _, a3, a4, a5] = call.arguments;
     let max_priority = control.max_priority.load(Ordering::Relaxed);
     let least_budget = control.hz.load(Ordering::Relaxed) / 100_000;
+    let cpus = control.cpus.load(Ordering::Relaxed);
     let counted = done || status == Status::Partial as u64;
     match call.number() {
         None => status == Status::BadHypercall as u64,
@@ -168,7 +179,10 @@ fn plausible(control: &Control, call: &Call, status: u64, values: [u64; 2]) -> b
         Some(Number::CreateSc) => {
             !done || (a3 <= max_priority && a4 >= least_budget && (a5 == 0 || a4 <= a5))
         }
-        Some(Number::CreateEc) => !done || call.arguments[1] >> 8 & 0xffff == 0,
+        Some(Number::CreateEc) => !done || call.arguments[1] >> 8 & 0xffff < cpus,
+        Some(Number::CtrlEc) => {
+            !done || call.flags() != EcOp::Move as u8 || call.arguments[1] < cpus
+        }
         Some(Number::CtrlPd) => !done || values[0] <= values[1],
         Some(Number::Grant | Number::Revoke) => !counted || values[0] <= a4,
         Some(_) => true,

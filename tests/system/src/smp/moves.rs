@@ -15,11 +15,11 @@ use runtime::thread::Thread;
 use super::destroy::{counting_guest, guest_goes_on};
 use super::vcpus::{read, stop_it, vm_on, write};
 use super::worker::{
-    Counter, Worker, apic_id, apic_ids, end, far_pairs, handler_on, insist, nap, others, show,
-    slice, spawn_on, until, workers,
+    Counter, Worker, apic_ids, end, far_pairs, handler_on, insist, nap, others, show, slice,
+    spawn_on, until, workers,
 };
 use crate::kernel::threads::semaphore;
-use crate::processor::slack;
+use crate::processor::{apic_id, slack};
 use crate::report::{Bench, Check, Test};
 use crate::vcpu::modes::{Mode, stub};
 use crate::{check, check_eq, code, format};

@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::hypercall::Status;
@@ -21,6 +20,7 @@ use runtime::thread::Thread;
 
 use crate::check;
 use crate::kernel::threads::{STACK, semaphore};
+use crate::processor::apic_id;
 use crate::report::{Bench, Check};
 
 pub fn show(status: Status) -> String {
@@ -41,11 +41,6 @@ pub fn others() -> Vec<u16> {
 pub fn far_pairs() -> [(u16, u16); 2] {
     let last = cpus().last().unwrap_or(0);
     [(0, last), (last, 0)]
-}
-
-/// The number that the processor itself has.
-pub fn apic_id() -> u32 {
-    __cpuid(1).ebx >> 24
 }
 
 /// The share of those that run without end: QEMU's turns are as long as time slices.
