@@ -132,7 +132,7 @@ fn fill(ports: &Space, msrs: &Space) {
 /// Writes the idle contexts into their pages.
 fn make_idle(pd: Ref<Pd>) {
     let nobody = Ec::new(Birth::new(pd, Kind::Thread, need(cpu::find(0).ok_or(()))));
-    set_nobody(need(Ref::create(pd, nobody).map_err(|(status, _)| status)));
+    set_nobody(need(Ref::create(pd, nobody)));
     for cpu in cpu::all() {
         let birth = Birth { resume: Resume::idle(), ..Birth::new(pd, Kind::Thread, cpu) };
         // SAFETY: the page was set aside for this.
@@ -241,7 +241,7 @@ impl Root<'_> {
         let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
         let birth = Birth::new(self.pd, Kind::Thread, need(cpu::find(0).ok_or(())));
         let ec = Ec::new(Birth { utcb, utcb_address: ROOT_UTCB, resume, ..birth });
-        let ec = need(Ref::create(self.pd, ec).map_err(|(status, _)| status));
+        let ec = need(Ref::create(self.pd, ec));
         let frame = ec.regs();
         (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
         ec

@@ -97,18 +97,12 @@ impl<const GUEST: bool> Format for LongMode<GUEST> {
         if !rights.contains(MemRights::R) {
             return 0;
         }
+        let always = Self::D | Self::A | Self::US | Self::P | large(shift);
         let xd = if rights.contains(MemRights::X) { 0 } else { Self::XD };
-        let pin = if GUEST { 0 } else { Self::PIN };
-        pa & ADDRESS
-            | Self::D
-            | Self::A
-            | Self::US
-            | Self::P
-            | xd
-            | large(shift)
-            | bit(rights, MemRights::W, Self::RW)
-            | bit(rights, MemRights::UNCACHED, Self::UC)
-            | bit(rights, PINNED, pin)
+        let rw = bit(rights, MemRights::W, Self::RW);
+        let uc = bit(rights, MemRights::UNCACHED, Self::UC);
+        let pin = bit(rights, PINNED, if GUEST { 0 } else { Self::PIN });
+        pa & ADDRESS | always | xd | rw | uc | pin
     }
 
     fn present(entry: u64) -> bool {

@@ -13,17 +13,10 @@ const INTO: u8 = 4;
 /// Valid bit of EXITINTINFO and EVENTINJ.
 const VALID: u64 = 1 << 31;
 
-/// A software interrupt that is injected on a processor without next RIP: the address to come back to is in RIP already.
-#[derive(Clone, Copy)]
-pub struct Soft {
-    /// RIP of the instruction.
-    rip: u64,
-}
-
 /// A software interrupt that was prepared is not to be: its instruction is as if it had not been reached.
 pub fn take_back(ec: &Ec, vmcb: Vmcb) {
-    if let Some(soft) = ec.vcpu.svm.soft_event.replace(None) {
-        vmcb.write(f::GUEST_RIP, soft.rip);
+    if let Some(rip) = ec.vcpu.svm.soft_event.replace(None) {
+        vmcb.write(f::GUEST_RIP, rip);
         vmcb.write(f::EVENTINJ, 0);
     }
 }
@@ -40,7 +33,7 @@ pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
         // The processor pushes this address for software interrupts, and for what INT3 and INTO raise (APM 2 15.20).
         vmcb.write(f::NRIP, if software { rip.wrapping_add(state.inst_len) } else { rip });
     } else if software {
-        ec.vcpu.svm.soft_event.set(Some(Soft { rip }));
+        ec.vcpu.svm.soft_event.set(Some(rip));
         advance(vmcb, state.inst_len);
     }
 }
@@ -75,9 +68,9 @@ fn cut_short(ec: &Ec, vmcb: Vmcb, interrupted: u64) -> Option<EventKind> {
     };
     if kind != EventKind::SoftwareInterrupt {
         vmcb.write(f::EVENTINJ, event_to_vmcb(event));
-    } else if let Some(soft) = soft {
+    } else if let Some(rip) = soft {
         // The instruction is executed again, from where it stands.
-        vmcb.write(f::GUEST_RIP, soft.rip);
+        vmcb.write(f::GUEST_RIP, rip);
     }
     Some(kind)
 }

@@ -6,7 +6,6 @@ use hypervisor_logic::svm::intercepts::{
 };
 use hypervisor_logic::tags::Assigned;
 
-use super::event::Soft;
 use super::nmi::Nmi;
 use super::vmcb::Vmcb;
 use super::{EFER_SVME, exception};
@@ -30,8 +29,9 @@ pub struct Own {
     pub interrupt_window: Local<bool>,
     /// Bits of `VcpuState::intercepts`.
     pub intercepts: Local<u32>,
-    /// A software interrupt that is to be delivered.
-    pub soft_event: Local<Option<Soft>>,
+    /// RIP of the instruction whose software interrupt is to be delivered on a processor without next RIP: in the VMCB it is the
+    /// address to come back to already.
+    pub soft_event: Local<Option<u64>>,
 }
 
 impl Own {
