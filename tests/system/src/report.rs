@@ -55,14 +55,6 @@ impl<'a> Bench<'a> {
         runtime::clock::now().saturating_add(self.hz / 1000 * ms)
     }
 
-    /// Runs tests one after the other.
-    pub fn run(&mut self, tests: &[Test]) {
-        for (name, test) in tests {
-            let result = test(self);
-            self.report(name, result);
-        }
-    }
-
     /// Tells people something.
     pub fn say(&mut self, what: core::fmt::Arguments<'_>) {
         let _ = writeln!(self.out, "{what}\r");
@@ -96,11 +88,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The `main` of a test task: runs `tests` with what the task was given.
+/// The `main` of a test task: runs `tests` with what the task was given. With `only=WORD` in the manifest's `args`, only those
+/// whose names begin so.
 pub fn main(task: Task, tests: &[&[Test]]) -> Outcome {
+    let arguments = task.partition().map(|partition| partition.args).unwrap_or_default();
+    let only = arguments.split_whitespace().find_map(|word| word.strip_prefix("only="));
     with_bench(task, |bench, _| {
-        for group in tests {
-            bench.run(group);
+        for (name, test) in tests.iter().copied().flatten() {
+            if name.starts_with(only.unwrap_or_default()) {
+                let result = test(bench);
+                bench.report(name, result);
+            }
         }
     })
 }
