@@ -27,24 +27,8 @@ impl<T: Copy, const N: usize> List<T, N> {
     /// # Errors
     /// [`Full`] if there are `N` already.
     pub fn push(&mut self, value: T) -> Result<(), Full> {
-        self.insert(self.len, value)
-    }
-
-    /// Puts a value before the one at `at`, which is at most the length.
-    ///
-    /// # Errors
-    /// [`Full`] if there are `N` already, or `at` is beyond the end.
-    pub fn insert(&mut self, at: usize, value: T) -> Result<(), Full> {
-        let end = self.len.wrapping_add(1);
-        if at > self.len {
-            return Err(Full);
-        }
-        let tail = self.items.get_mut(at..end).ok_or(Full)?;
-        let mut carried = value;
-        for place in tail {
-            carried = core::mem::replace(place, carried);
-        }
-        self.len = end;
+        *self.items.get_mut(self.len).ok_or(Full)? = value;
+        self.len = self.len.wrapping_add(1);
         Ok(())
     }
 }
@@ -53,11 +37,5 @@ impl<T, const N: usize> core::ops::Deref for List<T, N> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         self.items.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl<T, const N: usize> core::ops::DerefMut for List<T, N> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.items.get_mut(..self.len).unwrap_or_default()
     }
 }

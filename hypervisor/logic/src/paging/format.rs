@@ -35,14 +35,9 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// "This is a leaf" in entries above the last level, the same bit in all formats.
 const LARGE: u64 = 1 << 7;
 
-/// The physical address in an entry of that level.
+/// The physical address of the leaf that an entry of that level is; of a table, which is one page, as of the last level.
 pub(super) const fn address(entry: u64, shift: u32) -> u64 {
     entry & ADDRESS & !((1 << shift) - 1)
-}
-
-/// The physical address of the table behind an entry.
-pub(super) const fn table_address(entry: u64) -> u64 {
-    entry & ADDRESS
 }
 
 const fn large(shift: u32) -> u64 {

@@ -1,6 +1,6 @@
 //! Copying mappings from one memory space to another.
 
-use super::format::{Format, address, table_address};
+use super::format::{Format, address};
 use super::walk::{STEP, Slot, WALK, index, pages};
 use super::{Flush, PINNED, PageTable, Progress};
 use crate::frames::{Frames, WORDS};
@@ -45,14 +45,8 @@ pub struct Extent {
     pub rights: MemRights,
 }
 
-/// What a source has at a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// Memory.
-    Present(Extent),
-    /// Nothing that can be granted for this many pages, at least one.
-    Absent(u64),
-}
+/// What a source has at a page: memory, or nothing that can be granted for this many pages, at least one.
+pub type Run = Result<Extent, u64>;
 
 /// Where a grant takes its memory from.
 pub trait Source {
@@ -69,7 +63,7 @@ impl<F: Format> Source for PageTable<F> {
     #[inline]
     fn at(&self, frames: &impl Frames, cursor: &mut Cursor, page: u64, limit: u64) -> Run {
         if page >= F::PAGES {
-            return Run::Absent(limit.max(1));
+            return Err(limit.max(1));
         }
         let found = cursor.table(page, || match self.find(frames, page << 12, 12) {
             Slot { shift: 12, table, .. } => Ok(table),
@@ -82,7 +76,7 @@ impl<F: Format> Source for PageTable<F> {
         let index = page as usize & (WORDS - 1);
         let first = frames.read(table, index);
         if !F::present(first) {
-            return Run::Absent(1);
+            return Err(1);
         }
         // The same rights and the next frame make an entry that is larger by exactly one page.
         let room = (WORDS - index).min(usize::try_from(limit).unwrap_or(WORDS));
@@ -102,7 +96,7 @@ fn above<F: Format>(page: u64, shift: u32, entry: u64) -> Run {
     let offset = page & pages(shift).wrapping_sub(1);
     let pages = pages(shift).wrapping_sub(offset);
     if !F::present(entry) {
-        return Run::Absent(pages);
+        return Err(pages);
     }
     present(address(entry, shift).wrapping_add(offset << 12), pages, F::rights(entry))
 }
@@ -110,11 +104,7 @@ fn above<F: Format>(page: u64, shift: u32, entry: u64) -> Run {
 /// [`PINNED`] memory is not there for a grant.
 #[inline]
 const fn present(pa: u64, pages: u64, rights: MemRights) -> Run {
-    if rights.contains(PINNED) {
-        Run::Absent(pages)
-    } else {
-        Run::Present(Extent { pa, pages, rights })
-    }
+    if rights.contains(PINNED) { Err(pages) } else { Ok(Extent { pa, pages, rights }) }
 }
 
 /// Copies the mappings of `count` pages from `src_page` on to `dst_page` on, with the rights that
@@ -152,8 +142,8 @@ pub fn grant<S: Source, F: Format>(
         let to = dst_page.wrapping_add(progress.done);
         let page = src_page.wrapping_add(progress.done);
         let extent = match src.at(frames, &mut from, page, left) {
-            Run::Present(extent) => extent,
-            Run::Absent(pages) => {
+            Ok(extent) => extent,
+            Err(pages) => {
                 progress.done = progress.done.wrapping_add(pages.min(left));
                 work = work.saturating_sub(WALK);
                 continue;
@@ -242,7 +232,7 @@ fn place_large<F: Format>(
     let va = page << 12;
     let table = dst.enter(frames, va, shift)?;
     let old = frames.read(table, index(va, shift));
-    let mut below = (0..WORDS).map(|index| frames.read(table_address(old), index));
+    let mut below = (0..WORDS).map(|index| frames.read(address(old, 12), index));
     if F::PINS && F::is_table(old, shift) && (shift > 21 || below.any(is_pinned::<F>)) {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! Reading and changing translations.
 
-use super::format::{address, table_address};
+use super::format::address;
 use super::walk::{ROOT_SHIFT, STEP, Slot, WALK, index, pages};
 use super::{Flush, Format, PINNED, Progress};
 use crate::frames::{Frames, WORDS};
@@ -99,7 +99,7 @@ impl<F: Format> PageTable<F> {
         }
         frames.write(table, index, new);
         if F::is_table(old, shift) {
-            self.release(frames, table_address(old), shift - STEP);
+            self.release(frames, address(old, 12), shift - STEP);
         }
         if F::present(old) { Flush::Needed } else { Flush::None }
     }
@@ -111,7 +111,7 @@ impl<F: Format> PageTable<F> {
             for index in 0..WORDS {
                 let entry = frames.read(table, index);
                 if F::is_table(entry, shift) {
-                    frames.free(table_address(entry));
+                    frames.free(address(entry, 12));
                 }
             }
         }
@@ -207,7 +207,7 @@ impl<F: Format> PageTable<F> {
                 let Slot { table, index, shift, entry } = self.find(frames, at, lowest);
                 if F::is_table(entry, shift) {
                     frames.write(table, index, 0);
-                    frames.free(table_address(entry));
+                    frames.free(address(entry, 12));
                 }
                 *next = (at >> shift).wrapping_add(1) << shift;
                 if index != WORDS - 1 {

@@ -1,6 +1,6 @@
 //! Finding entries, and making the tables they need.
 
-use super::format::{address, table_address};
+use super::format::address;
 use super::{Format, PageTable};
 use crate::frames::{Frames, WORDS};
 use abi::hypercall::Status;
@@ -47,7 +47,7 @@ impl<F: Format> PageTable<F> {
             if shift == lowest || !F::is_table(entry, shift) {
                 return Slot { table, index, shift, entry };
             }
-            table = table_address(entry);
+            table = address(entry, 12);
             shift -= STEP;
         }
     }

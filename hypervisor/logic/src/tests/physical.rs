@@ -14,13 +14,13 @@ fn only_whole_pages_are_ram_and_every_touched_page_is_kept() {
     let mut space = PhysicalSpace::new(36);
     space.add_ram(0x800, 0x3000).unwrap();
     let device = MemRights::RW.union(MemRights::UNCACHED);
-    assert_eq!(at(&space, 0), Run::Present(Extent { pa: 0, pages: 1, rights: device }));
+    assert_eq!(at(&space, 0), Ok(Extent { pa: 0, pages: 1, rights: device }));
     let ram = Extent { pa: 0x1000, pages: 2, rights: MemRights::RWX };
-    assert_eq!(at(&space, 1), Run::Present(ram));
+    assert_eq!(at(&space, 1), Ok(ram));
     space.keep(0x1fff, 2).unwrap();
-    assert_eq!(at(&space, 1), Run::Absent(2));
-    assert_eq!(at(&space, 1 << 24), Run::Absent(1));
-    assert_eq!(at(&space, u64::MAX), Run::Absent(1));
+    assert_eq!(at(&space, 1), Err(2));
+    assert_eq!(at(&space, 1 << 24), Err(1));
+    assert_eq!(at(&space, u64::MAX), Err(1));
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn what_does_not_fit_is_refused_whole() {
     let taken = (0..300).take_while(|i| space.keep(i << 14, 4096).is_ok()).count() as u64;
     assert!(taken >= 120, "{taken}");
     assert_eq!(at(&space, taken << 2), at(&PhysicalSpace::new(39), taken << 2));
-    assert_eq!(at(&space, (taken - 1) << 2), Run::Absent(1));
+    assert_eq!(at(&space, (taken - 1) << 2), Err(1));
 }
 
 proptest! {
@@ -50,8 +50,8 @@ proptest! {
             if hit(true) { 2 } else { u8::from(hit(false)) }
         };
         let (found, pages) = match at(&space, page) {
-            Run::Absent(pages) => (2, pages),
-            Run::Present(extent) => {
+            Err(pages) => (2, pages),
+            Ok(extent) => {
                 prop_assert_eq!(extent.pa, page << 12);
                 (u8::from(extent.rights == MemRights::RWX), extent.pages)
             }
