@@ -18,6 +18,8 @@ use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::{BootInfo, entry_point};
 
 use crate::arch::cpu;
+use crate::object::Ref;
+use crate::object::sc::Sc;
 use crate::{arch, log, println};
 
 /// What the kernel asks of a loader: all physical memory mapped somewhere.
@@ -42,7 +44,7 @@ fn main(info: &'static mut BootInfo) -> ! {
     let machine = machine::start(&map, &physical, &features, &virtualization);
     processors::start(info, &map, &physical, &features, &machine);
     log::keep_screen(screen::keep(info, &physical, &map));
-    let start = root::prepare(info, &map, &physical, &machine, &virtualization);
+    let sc = root::prepare(info, &map, &physical, &machine, &virtualization);
     let stack_top = cpu::find(0).map_or(0, |cpu| cpu.stack_top);
     // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
     unsafe {
@@ -53,23 +55,23 @@ fn main(info: &'static mut BootInfo) -> ! {
             "ud2",
             stack = in(reg) stack_top,
             launch = sym launch,
-            in("rdi") &raw const *start,
+            in("rdi") sc.as_ptr(),
             options(noreturn),
         );
     }
 }
 
 /// On the kernel stack: leaves the loader behind and dispatches.
-extern "C" fn launch(start: &root::Start) -> ! {
+extern "C" fn launch(sc: &Sc) -> ! {
     println!("starting the root task; serial port and screen are user space's from here on");
     log::hand_over();
-    let root = start.cr3;
-    // SAFETY: the root task's tables have the kernel's half, with this stack and `start` in the pool.
+    let root = sc.ec.cr3.get();
+    // SAFETY: the root task's tables have the kernel's half, with this stack and `sc` in the pool.
     unsafe { core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack)) };
     machine::finish(cpu::block());
     let cpu = cpu::cpu();
     cpu.cr3.set(root);
-    crate::sched::make_ready(start.sc);
+    crate::sched::make_ready(Ref::of(sc));
     let ec = crate::sched::dispatch(cpu);
     arch::entry::resume(ec)
 }

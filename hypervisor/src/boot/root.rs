@@ -39,16 +39,6 @@ const RSDP_LENGTH: usize = 36;
 /// The highest priority.
 const HIGHEST: u8 = (PRIORITIES - 1) as u8;
 
-/// How to start it.
-pub struct Start {
-    /// Its page tables.
-    pub cr3: u64,
-    /// Its scheduling context.
-    pub sc: Ref<Sc>,
-}
-
-static START: Once<Start> = Once::new();
-
 /// Unwraps what can only fail for lack of memory.
 fn need<T, E>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|_| refuse(format_args!("too little memory for the root task")))
@@ -63,14 +53,14 @@ struct Root<'a> {
     pd: Ref<Pd>,
 }
 
-/// Makes the root task's objects and memory.
+/// Makes the root task's objects and memory. Returns its scheduling context.
 pub fn prepare(
     info: &BootInfo,
     map: &Map,
     physical: &Physical,
     machine: &Machine,
     virtualization: &Virtualization,
-) -> &'static Start {
+) -> Ref<Sc> {
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
     let pd = unsafe {
@@ -113,7 +103,7 @@ pub fn prepare(
     root.map(ROOT_HIP, page, MemRights::R.union(PINNED));
     // SAFETY: the page is as large as a `Hip`, whose fields are numbers, and holds zeros.
     root.write_hip(unsafe { &mut *virt(page).cast::<Hip>() }, virtualization, image_start);
-    START.call_once(|| Start { cr3: pd.cr3.get(), sc })
+    sc
 }
 
 fn publish<T: Object>(pd: Ref<Pd>, at: u32, object: Ref<T>) {

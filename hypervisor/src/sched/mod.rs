@@ -169,7 +169,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             return cpu.idle();
         };
         let slice_end = match sc.budget().state(now) {
-            BudgetState::Depleted { until } => {
+            BudgetState::Depleted(until) => {
                 cpu.timeouts.arm(&sc.refill, Owner::Sc(sc), until);
                 continue;
             }
@@ -177,7 +177,7 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
                 cpu.ready.push_back(sc);
                 continue;
             }
-            BudgetState::Run { until_ticks } => until_ticks,
+            BudgetState::Run(until) => until,
         };
         let Some((ec, helping)) = end_of_chain(sc.ec) else {
             // The calls form a circle, or a chain that is too long: the first one that waits fails. Where all have got through, nothing can

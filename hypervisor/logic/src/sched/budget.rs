@@ -26,15 +26,9 @@ pub struct Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetState {
     /// It can run, at most up to that absolute time; then [`Budget::charge`] and ask again.
-    Run {
-        /// Absolute time.
-        until_ticks: u64,
-    },
+    Run(u64),
     /// It cannot run before that absolute time.
-    Depleted {
-        /// Absolute time.
-        until: u64,
-    },
+    Depleted(u64),
     /// Its slice was used up and is full again: it goes to the end of the queue of its priority.
     RotateEqual,
 }
@@ -100,7 +94,7 @@ impl Budget {
                 (self.left, self.debt) = (self.budget, 0);
                 return BudgetState::RotateEqual;
             }
-            return BudgetState::Run { until_ticks: now.saturating_add(self.left) };
+            return BudgetState::Run(now.saturating_add(self.left));
         }
         if now >= self.replenish_at {
             self.replenish(now);
@@ -109,15 +103,14 @@ impl Budget {
             // Periods whose whole budget goes to the debt are not worth waking up for.
             let periods = self.debt.checked_div(self.budget).unwrap_or(0);
             let until = self.replenish_at.saturating_add(periods.saturating_mul(self.period));
-            return BudgetState::Depleted { until };
+            return BudgetState::Depleted(until);
         }
         let until = now.saturating_add(self.left);
-        let until_ticks = if until < self.replenish_at {
+        BudgetState::Run(if until < self.replenish_at {
             until
         } else {
             // It lasts into the next period, so that period's budget counts from its start.
             self.replenish_at.saturating_add(self.budget)
-        };
-        BudgetState::Run { until_ticks }
+        })
     }
 }

@@ -33,7 +33,7 @@ proptest! {
         for (idle, wish) in steps {
             now += idle;
             match account.state(now) {
-                BudgetState::Run { until_ticks } => {
+                BudgetState::Run(until_ticks) => {
                     prop_assert!(until_ticks > now);
                     let end = until_ticks.min(now + wish);
                     let mut tick = now;
@@ -46,7 +46,7 @@ proptest! {
                     account.charge(end - now, end);
                     now = end;
                 }
-                BudgetState::Depleted { until } => {
+                BudgetState::Depleted(until) => {
                     let window = (now - release) / period;
                     prop_assert_eq!(used.get(&window), Some(&budget), "starved");
                     prop_assert_eq!(until, release + (window + 1) * period);
@@ -67,13 +67,13 @@ proptest! {
         let (mut now, mut used) = (0, 0);
         while now < 100 * period {
             match account.state(now) {
-                BudgetState::Run { until_ticks } => {
+                BudgetState::Run(until_ticks) => {
                     let ran = until_ticks - now + late;
                     used += ran;
                     now += ran;
                     account.charge(ran, now);
                 }
-                BudgetState::Depleted { until } => now = until,
+                BudgetState::Depleted(until) => now = until,
                 BudgetState::RotateEqual => unreachable!(),
             }
         }
@@ -98,12 +98,12 @@ proptest! {
 #[test]
 fn without_a_period_the_slice_rotates() {
     let mut slice = Budget::new(100, 0, 1000);
-    assert_eq!(slice.state(1000), BudgetState::Run { until_ticks: 1100 });
+    assert_eq!(slice.state(1000), BudgetState::Run(1100));
     slice.charge(40, 1040);
-    assert_eq!(slice.state(2000), BudgetState::Run { until_ticks: 2060 });
+    assert_eq!(slice.state(2000), BudgetState::Run(2060));
     slice.charge(70, 2070);
     assert_eq!(slice.state(2070), BudgetState::RotateEqual);
-    assert_eq!(slice.state(2070), BudgetState::Run { until_ticks: 2170 });
+    assert_eq!(slice.state(2070), BudgetState::Run(2170));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_run_over_several_periods_is_paid_back_by_the_following() {
     // 95 to 305: 5 in the first period, 200 in the two that follow and bring 100, 5 in the fourth.
     account.charge(210, 305);
     // The fourth period's budget goes to the debt, so it is not worth waking up for.
-    assert_eq!(account.state(305), BudgetState::Depleted { until: 500 });
-    assert_eq!(account.state(400), BudgetState::Depleted { until: 500 });
-    assert_eq!(account.state(500), BudgetState::Run { until_ticks: 545 });
+    assert_eq!(account.state(305), BudgetState::Depleted(500));
+    assert_eq!(account.state(400), BudgetState::Depleted(500));
+    assert_eq!(account.state(500), BudgetState::Run(545));
 }

@@ -13,8 +13,6 @@ pub const PENRYN: VmxCapabilities = VmxCapabilities {
     primary: 0xf7f9_fffe_0401_e172,
     exit: 0x3_ffff_0003_6dff,
     entry: 0x3fff_0000_11ff,
-    cr0_fixed: [0x8000_0021, 0xffff_ffff],
-    cr4_fixed: [0x2000, 0x27ff],
     secondary: 0x41_0000_0000,
     ept_vpid: 0,
 };
@@ -27,7 +25,6 @@ pub const ARRANDALE: VmxCapabilities = VmxCapabilities {
     primary: 0xfff9_fffe_0400_6172,
     exit: 0x7f_ffff_0003_6dfb,
     entry: 0xffff_0000_11fb,
-    cr4_fixed: [0x2000, 0x67ff],
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
     ..PENRYN
@@ -40,7 +37,6 @@ pub const SANDY_BRIDGE: VmxCapabilities = VmxCapabilities {
     primary: 0xfff9_fffe_0400_6172,
     exit: 0x7f_ffff_0003_6dfb,
     entry: 0xffff_0000_11fb,
-    cr4_fixed: [0x2000, 0x6_27ff],
     secondary: 0xff_0000_0000,
     ept_vpid: 0xf01_0611_4141,
     ..PENRYN
@@ -49,7 +45,6 @@ pub const SANDY_BRIDGE: VmxCapabilities = VmxCapabilities {
 /// Core i7-5600U (Broadwell, 2015).
 pub const BROADWELL: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0012,
-    cr4_fixed: [0x2000, 0x37_67ff],
     secondary: 0x5_7cff_0000_0000,
     ept_vpid: 0xf01_0633_4141,
     ..SANDY_BRIDGE
@@ -60,7 +55,6 @@ pub const SKYLAKE: VmxCapabilities = VmxCapabilities {
     basic: 0xda_0400_0000_0004,
     exit: 0x1ff_ffff_0003_6dfb,
     entry: 0x3_ffff_0000_11fb,
-    cr4_fixed: [0x2000, 0x37_27ff],
     secondary: 0x1f_fcff_0000_0000,
     ..BROADWELL
 };

@@ -22,10 +22,6 @@ pub struct VmxCapabilities {
     pub exit: u64,
     /// IA32_VMX_TRUE_ENTRY_CTLS or IA32_VMX_ENTRY_CTLS (A.5).
     pub entry: u64,
-    /// IA32_VMX_CR0_FIXED0 and IA32_VMX_CR0_FIXED1 (A.7).
-    pub cr0_fixed: [u64; 2],
-    /// IA32_VMX_CR4_FIXED0 and IA32_VMX_CR4_FIXED1 (A.8).
-    pub cr4_fixed: [u64; 2],
     /// IA32_VMX_PROCBASED_CTLS2 (A.3.3).
     pub secondary: u64,
     /// IA32_VMX_EPT_VPID_CAP (A.10).
@@ -57,8 +53,6 @@ impl VmxCapabilities {
             primary: at(first + 1),
             exit: at(first + 2),
             entry: at(first + 3),
-            cr0_fixed: [at(6), at(7)],
-            cr4_fixed: [at(8), at(9)],
             ..Self::default()
         };
         if allowed(caps.primary, 31) {

@@ -26,11 +26,6 @@ pub struct Controls {
     pub exit: u32,
     /// VM-entry controls, of a guest outside IA-32e mode.
     pub entry: u32,
-    /// Bits of CR0 that are 1 in VMX operation, and those that may be. A guest's PE and PG may be 0
-    /// nevertheless.
-    pub cr0_fixed: [u64; 2],
-    /// Bits of CR4 that are 1 in VMX operation, and those that may be.
-    pub cr4_fixed: [u64; 2],
     /// EPT leaves of 2 MiB.
     pub ept_2m: bool,
     /// EPT leaves of 1 GiB.
@@ -178,8 +173,6 @@ pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
         secondary,
         exit: Group("VM-exit", caps.exit).on(EXIT)?,
         entry: entry.on(ENTRY)?,
-        cr0_fixed: caps.cr0_fixed,
-        cr4_fixed: caps.cr4_fixed,
         ept_2m: bit(caps.ept_vpid, 16),
         ept_1g: bit(caps.ept_vpid, 17),
         vpid: secondary & Secondary::ENABLE_VPID.bits() != 0,

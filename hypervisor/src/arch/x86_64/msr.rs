@@ -19,6 +19,14 @@ pub const SYSENTER_ESP: Msr = Msr(0x175);
 pub const SYSENTER_EIP: Msr = Msr(0x176);
 /// IA32_PAT.
 pub const PAT: Msr = Msr(0x277);
+/// IA32_VMX_CR0_FIXED0: bits of CR0 that are 1 in VMX operation (SDM 3D A.7).
+pub const CR0_FIXED0: Msr = Msr(0x486);
+/// IA32_VMX_CR0_FIXED1: those that may be.
+pub const CR0_FIXED1: Msr = Msr(0x487);
+/// IA32_VMX_CR4_FIXED0: bits of CR4 that are 1 in VMX operation (SDM 3D A.8).
+pub const CR4_FIXED0: Msr = Msr(0x488);
+/// IA32_VMX_CR4_FIXED1: those that may be.
+pub const CR4_FIXED1: Msr = Msr(0x489);
 /// IA32_TSC_DEADLINE.
 pub const TSC_DEADLINE: Msr = Msr(0x6e0);
 /// First x2APIC register.

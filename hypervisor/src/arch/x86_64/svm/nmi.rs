@@ -150,23 +150,18 @@ pub fn reaches_window(ec: &Ec) -> bool {
         return false;
     }
     match nmi.blocking.get() {
-        Blocking::Blocked => false,
-        Blocking::Open if vmcb.read(f::INTERRUPT_SHADOW) & 1 == 0 => true,
-        Blocking::Open | Blocking::Leaving(_) => {
-            step(nmi, vmcb);
-            false
-        }
+        Blocking::Blocked => {}
+        Blocking::Open if vmcb.read(f::INTERRUPT_SHADOW) & 1 == 0 => return true,
+        Blocking::Open => step(nmi, vmcb, None),
+        Blocking::Leaving(iret) => step(nmi, vmcb, Some(iret)),
     }
+    false
 }
 
-fn step(nmi: &Nmi, vmcb: Vmcb) {
+fn step(nmi: &Nmi, vmcb: Vmcb, iret: Option<u64>) {
     if nmi.step.get().is_none() {
         let flags = vmcb.read(f::GUEST_RFLAGS);
         let guest_steps = flags & TRAP != 0;
-        let iret = match nmi.blocking.get() {
-            Blocking::Leaving(rip) => Some(rip),
-            _ => None,
-        };
         let dr6 = vmcb.read(f::GUEST_DR6);
         nmi.step.set(Some(Step { guest_steps, iret, dr6 }));
         // Conditions stay in DR6 until software clears them: only new ones shall be seen.

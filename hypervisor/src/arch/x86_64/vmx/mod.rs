@@ -23,7 +23,7 @@ use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4};
 
 use super::cpu::Block;
-use super::msr::{self, FEATURE_CONTROL, Msr};
+use super::msr::{self, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, FEATURE_CONTROL, Msr};
 use super::vendor::Virtualization;
 use super::{entry, gdt};
 use crate::mem::{pool, virt};
@@ -65,8 +65,8 @@ pub fn enable() -> bool {
         if let Some(value) = controls.unlock {
             FEATURE_CONTROL.write(value);
         }
-        Cr0::write_raw(Cr0::read_raw() & controls.cr0_fixed[1] | controls.cr0_fixed[0]);
-        Cr4::write_raw(Cr4::read_raw() & controls.cr4_fixed[1] | controls.cr4_fixed[0]);
+        Cr0::write_raw(Cr0::read_raw() & CR0_FIXED1.read() | CR0_FIXED0.read());
+        Cr4::write_raw(Cr4::read_raw() & CR4_FIXED1.read() | CR4_FIXED0.read());
         let failed: u8;
         core::arch::asm!("vmxon [{}]", "setna {}", in(reg) &region, out(reg_byte) failed, options(nostack));
         failed == 0
