@@ -27,9 +27,6 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), deny(clippy::unreachable, clippy::indexing_slicing, clippy::todo))]
 
-#[cfg(test)]
-extern crate std;
-
 pub mod acpi;
 pub mod buddy;
 pub mod exits;
@@ -47,5 +44,7 @@ pub mod svm;
 pub mod tags;
 pub mod vmx;
 
+#[cfg(test)]
+extern crate std;
 #[cfg(test)]
 mod tests;

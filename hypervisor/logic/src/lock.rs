@@ -3,17 +3,21 @@
 //! Both are all that CPUs share without the lock. `tests::interleaving` runs them under every order of events that the memory
 //! model allows.
 
-#[cfg(not(test))]
-use core::sync::atomic::{AtomicU32, Ordering};
-#[cfg(test)]
-use loom::sync::atomic::{AtomicU32, Ordering};
+use atomic::{AtomicU32, Ordering};
+
+mod atomic {
+    #[cfg(not(test))]
+    pub use core::sync::atomic::{AtomicU32, Ordering};
+    #[cfg(test)]
+    pub use loom::sync::atomic::{AtomicU32, Ordering};
+}
 
 /// A lock that is given in the order in which it was asked for, so that nobody waits for longer than all others hold it once.
 #[derive(Debug)]
 #[repr(C)]
 pub struct TicketLock {
-    next: AtomicU32,
-    serving: AtomicU32,
+    pub(crate) next: AtomicU32,
+    pub(crate) serving: AtomicU32,
 }
 
 impl TicketLock {
@@ -23,11 +27,6 @@ impl TicketLock {
     /// A lock that whoever made it holds.
     #[cfg(not(test))]
     pub const fn taken() -> Self {
-        Self { next: AtomicU32::new(1), serving: AtomicU32::new(0) }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn taken() -> Self {
         Self { next: AtomicU32::new(1), serving: AtomicU32::new(0) }
     }
 
@@ -64,18 +63,13 @@ impl TicketLock {
 /// What the holder of the lock wants another CPU to forget, until that has. Whoever holds the lock waits for the answer, so there
 /// is one demand at a time.
 #[derive(Debug)]
-pub struct Demand(AtomicU32);
+pub struct Demand(pub(crate) AtomicU32);
 
 impl Demand {
     /// Nothing is wanted.
     #[cfg(not(test))]
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 

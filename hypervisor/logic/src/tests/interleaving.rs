@@ -1,7 +1,7 @@
 //! What CPUs share without the lock of the kernel, or through nothing but it, in every order of events that the memory model
 //! allows: `loom` runs the real code under all of them. A lost wake-up or answer shows as a deadlock, two at a time as a race.
 
-use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -47,17 +47,15 @@ struct Kernel {
 impl Kernel {
     /// The lock is free.
     fn new() -> Arc<Self> {
-        let kernel = Self {
-            lock: TicketLock::taken(),
+        Arc::new(Self {
+            lock: TicketLock { next: AtomicU32::new(0), serving: AtomicU32::new(0) },
             steps: AtomicU64::new(0),
             ready: AtomicU64::new(0),
             errand: AtomicU64::new(0),
             held: AtomicU64::new(1),
-            demand: Demand::new(),
+            demand: Demand(AtomicU32::new(0)),
             interrupt: Interrupt::new(),
-        };
-        kernel.lock.release();
-        Arc::new(kernel)
+        })
     }
 
     /// A step of the kernel, on a CPU that does `waiting` while another is in it.
