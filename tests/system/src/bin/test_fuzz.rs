@@ -2,4 +2,5 @@
 #![no_std]
 #![no_main]
 
-runtime::entry!(system_tests::fuzz::main, heap: 2 << 20);
+// Each life leaves the stacks of its handlers behind, one for each CPU.
+runtime::entry!(system_tests::fuzz::main, heap: 8 << 20);
