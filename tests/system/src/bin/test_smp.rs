@@ -4,7 +4,8 @@
 
 use runtime::{Outcome, Task};
 
-runtime::entry!(main, heap: 24 << 20);
+// Threads that have ended leave their stacks behind.
+runtime::entry!(main, heap: 64 << 20);
 
 fn main(task: Task) -> Outcome {
     system_tests::report::main(task, &system_tests::smp::TESTS)

@@ -22,11 +22,11 @@ use runtime::sc::Sc;
 use runtime::selector::FREE;
 use runtime::sm::Sm;
 use runtime::space::{GuestSpace, MsrSpace, PortSpace};
-use runtime::stack;
 use runtime::task::{Defaults, defaults};
 use runtime::vcpu::VcpuBuilder;
 
 use super::modes::{self, Mode};
+use crate::kernel::threads;
 use crate::processor::is_tcg;
 use crate::report::Bench;
 
@@ -126,7 +126,7 @@ impl Vm {
             let slot = Slot { exit: Exit::Other, state: VcpuState::default(), reply: Groups::NONE };
             let shared: &'static Shared =
                 Box::leak(Box::new(Shared { slot: Lock::new(slot), stopped, go }));
-            let handler = Handler::with(defaults, stack::DEFAULT_SIZE, shared)?;
+            let handler = Handler::with(defaults, threads::STACK, shared)?;
             let server = handler.ec();
             let portals = FREE.range(EXITS)?;
             let mut builder = VcpuBuilder::at(space, handler, portals);
