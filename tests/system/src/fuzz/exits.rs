@@ -15,6 +15,9 @@ use crate::kernel::raw;
 use crate::processor::is_tcg;
 use crate::vcpu::modes::{self, Mode};
 
+/// RFLAGS.IF.
+const INTERRUPTS: u64 = 1 << 9;
+
 /// Serves a message, or an event. It does not come back.
 pub extern "C" fn serve(id: u64, _tag: u64, slot: u64, utcb: *mut Utcb) -> ! {
     // SAFETY: as in `walk`.
@@ -70,16 +73,19 @@ fn exited(rng: &mut Rng, exit: Exit, state: &mut VcpuState, control: &Control) -
     mutate(rng, state, control.hz.load(Ordering::Relaxed));
     if is_tcg() {
         believe_nothing(state, &sound);
+    } else {
+        state.rflags |= INTERRUPTS;
     }
     Groups::ALL
 }
 
 /// What is written back in sound states only. QEMU 7.2 believes whatever it is told of control and segment registers: it runs guests in
 /// modes and at addresses that no processor has, at a thousandth of its speed; it loses its host's paging over some of them; and it crashes when the delivery of an event touches
-/// what a breakpoint watches.
+/// what a breakpoint watches. Bochs holds the host's interrupts back from a guest that is entered with interrupts off: if that is in a
+/// loop without an exit, nothing calls it out of there.
 fn unsafe_groups() -> Groups {
     if !is_tcg() {
-        return Groups::DR;
+        return Groups::DR | Groups::RFLAGS;
     }
     Groups::CR
         | Groups::CONTROL

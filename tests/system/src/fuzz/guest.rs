@@ -8,6 +8,8 @@ use runtime::memory::GuestMemory;
 use super::layout::PLAY;
 use super::rng::Rng;
 use crate::code;
+use crate::hostile::operation::with_interrupts;
+use crate::processor::is_tcg;
 use crate::vcpu::modes::{self, Mode};
 
 /// Pages of code, from the second page on: tables and the stack are among them.
@@ -66,9 +68,13 @@ pub fn fill(rng: &mut Rng, memory: GuestMemory) -> Result<(), String> {
     for (first, end) in [(0x1000, 0x2000), (MORE_CODE, PLAY.1 * 4096)] {
         let mut at = first;
         while at + 16 < end {
+            let random = rng.next().to_le_bytes();
             let piece = pieces[rng.below(pieces.len() as u64) as usize];
-            let bytes = if rng.once_in(8) { &rng.next().to_le_bytes()[..] } else { piece };
-            memory.write(at, bytes).map_err(|_| "outside of the arena")?;
+            let mut bytes = if rng.once_in(8) { random.to_vec() } else { piece.to_vec() };
+            if !is_tcg() {
+                bytes.iter_mut().for_each(|byte| *byte = with_interrupts(*byte));
+            }
+            memory.write(at, &bytes).map_err(|_| "outside of the arena")?;
             at += bytes.len() as u64;
         }
         // Back to the start, or to what looks like it.

@@ -136,7 +136,7 @@ pub fn operation(mode: Mode, slot: usize, tcg: bool, random: &mut Random) -> Ope
 /// A byte that is not CLI, POPF or IRET, but STI: Bochs holds the host's interrupts back from a guest that is entered with interrupts
 /// off, also after an exit that the kernel handles itself, so nothing could call such a guest out of a loop. That the monitor enters
 /// it with interrupts on is therefore not enough: nothing may switch them off but what leads to a HLT (see [`super::mode`]).
-const fn with_interrupts(byte: u8) -> u8 {
+pub const fn with_interrupts(byte: u8) -> u8 {
     if matches!(byte, 0xfa | 0x9d | 0xcf) { 0xfb } else { byte }
 }
 
