@@ -8,7 +8,6 @@ use super::cpu::{Cpu, block, cpu, enter};
 use super::entry::Resume;
 use super::{entry, interrupts, space};
 use crate::log::RING;
-use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
 use crate::{ipc, println, sched};
 
@@ -107,46 +106,29 @@ fn die(frame: &Frame) -> ! {
 }
 
 fn dump(frame: &Frame) {
+    let Frame { gpr, vector, error, rip, cs, rflags, rsp, ss } = frame;
+    let cr2 = gpr.rsp;
     println!(
-        "  vector {:#x} error {:#x} rip {:#018x} rsp {:#018x} rflags {:#x} cs {:#x} ss {:#x} cr2 {:#x}",
-        frame.vector,
-        frame.error,
-        frame.rip,
-        frame.rsp,
-        frame.rflags,
-        frame.cs,
-        frame.ss,
-        frame.gpr.rsp
+        "  vector {vector:#x} error {error:#x} rip {rip:#018x} rsp {rsp:#018x} rflags {rflags:#x} cs {cs:#x} ss {ss:#x} cr2 {cr2:#x}"
     );
-    print_registers(&frame.gpr);
+    print_registers(gpr);
 }
 
 /// Prints the general registers but RSP.
 pub fn print_registers(gpr: &Gprs) {
-    println!(
-        "  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}",
-        gpr.rax, gpr.rbx, gpr.rcx, gpr.rdx
-    );
-    println!(
-        "  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}",
-        gpr.rsi, gpr.rdi, gpr.rbp, gpr.r8
-    );
-    println!(
-        "  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}",
-        gpr.r9, gpr.r10, gpr.r11, gpr.r12
-    );
-    println!("  r13 {:016x} r14 {:016x} r15 {:016x}", gpr.r13, gpr.r14, gpr.r15);
+    let Gprs { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, .. } = gpr;
+    println!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}");
+    println!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} r8  {r8:016x}");
+    println!("  r9  {r9:016x} r10 {r10:016x} r11 {r11:016x} r12 {r12:016x}");
+    println!("  r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}");
 }
 
 /// Tells people about a thread's exception that nobody takes.
 pub fn report(ec: &Ec, why: &str) {
     let frame = ec.regs();
-    println!(
-        "a thread of domain {:#x} is ended by exception {}: {why}",
-        Ref::of(&*ec.pd).address(),
-        frame.vector
-    );
-    if frame.vector == PAGE_FAULT {
+    let (domain, vector) = (ec.pd.address(), frame.vector);
+    println!("a thread of domain {domain:#x} is ended by exception {vector}: {why}");
+    if vector == PAGE_FAULT {
         println!("  page fault at {:#x}", frame.gpr.rsp);
     }
     dump(frame);

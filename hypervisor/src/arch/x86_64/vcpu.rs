@@ -56,14 +56,10 @@ pub struct Vcpu {
 impl Vcpu {
     /// For contexts that are none.
     pub const fn none() -> Self {
-        Self::with(0, 0, [None; 3])
-    }
-
-    const fn with(control: u64, fpu: u64, spaces: [Option<Ref<Space>>; 3]) -> Self {
         Self {
-            control,
-            fpu,
-            spaces,
+            control: 0,
+            fpu: 0,
+            spaces: [None; 3],
             attention: Local::new(false),
             recalled: Local::new(false),
             stopping: Local::new(false),
@@ -90,7 +86,7 @@ impl Vcpu {
         for space in spaces.iter().flatten() {
             space.users.set(space.users.get() + 1);
         }
-        Ok(Self::with(control, fpu, spaces))
+        Ok(Self { control, fpu, spaces, ..Self::none() })
     }
 
     /// Gives the pages back, of a virtual CPU that is not loaded.
@@ -378,17 +374,14 @@ pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
     ensure_loaded(cpu, ec);
     let mut state = VcpuState::default();
     mover(u64::MAX)(cpu, ec, Groups::ALL.0, &mut state);
+    let (domain, exit) = (ec.pd.address(), Exit::ALL.get(usize::from(ec.vcpu.last_exit.get())));
+    let VcpuState { rip, rflags, cr0, cr3, cr4, qual: [q0, q1, q2], .. } = state;
+    let (cs, rsp) = (state.cs.selector, state.gpr.rsp);
     println!(
-        "a virtual CPU of domain {:#x} is ended: {why} (exit {:?}, qualification {:#x} {:#x} {:#x})",
-        Ref::of(&*ec.pd).address(),
-        Exit::ALL.get(usize::from(ec.vcpu.last_exit.get())),
-        state.qual[0],
-        state.qual[1],
-        state.qual[2],
+        "a virtual CPU of domain {domain:#x} is ended: {why} (exit {exit:?}, qualification {q0:#x} {q1:#x} {q2:#x})"
     );
     println!(
-        "  rip {:#x}:{:#018x} rsp {:#018x} rflags {:#x} cr0 {:#x} cr3 {:#x} cr4 {:#x}",
-        state.cs.selector, state.rip, state.gpr.rsp, state.rflags, state.cr0, state.cr3, state.cr4
+        "  rip {cs:#x}:{rip:#018x} rsp {rsp:#018x} rflags {rflags:#x} cr0 {cr0:#x} cr3 {cr3:#x} cr4 {cr4:#x}"
     );
     super::trap::print_registers(&state.gpr);
 }
@@ -402,26 +395,16 @@ pub fn control(ec: &Ec) -> *mut u8 {
 
 /// Exits that do not tell the length of an instruction (SDM 3C 28.2.5), or are
 /// not due to one.
-const NO_LENGTH: u32 = {
-    let mut set = 0;
-    let mut rest: &[Exit] = &[
-        Exit::Startup,
-        Exit::Recall,
-        Exit::BadState,
-        Exit::TripleFault,
-        Exit::Exception,
-        Exit::InterruptWindow,
-        Exit::NmiWindow,
-        Exit::Memory,
-        Exit::Init,
-        Exit::Other,
-    ];
-    while let [exit, tail @ ..] = rest {
-        set |= 1 << *exit as u32;
-        rest = tail;
-    }
-    set
-};
+const NO_LENGTH: u32 = 1 << Exit::Startup as u32
+    | 1 << Exit::Recall as u32
+    | 1 << Exit::BadState as u32
+    | 1 << Exit::TripleFault as u32
+    | 1 << Exit::Exception as u32
+    | 1 << Exit::InterruptWindow as u32
+    | 1 << Exit::NmiWindow as u32
+    | 1 << Exit::Memory as u32
+    | 1 << Exit::Init as u32
+    | 1 << Exit::Other as u32;
 
 /// Whether the last exit is due to an instruction whose length a processor can tell.
 #[inline(always)]
