@@ -3,7 +3,6 @@
 use core::sync::atomic::Ordering;
 
 use abi::hypercall::{IntMode, Status};
-use spin::Mutex;
 
 use super::cpu::Cpu;
 use super::{ioapic, lapic, timer};
@@ -11,6 +10,7 @@ use crate::log::RING;
 use crate::object::Ref;
 use crate::object::sm::Sm;
 use crate::sched;
+use crate::sync::Local;
 
 /// First vector for device interrupts; interrupt `n` has vector `FIRST + n`.
 const FIRST: u8 = 0x30;
@@ -28,7 +28,12 @@ struct Line {
     waiting: bool,
 }
 
-static LINES: Mutex<[Option<Line>; MAX as usize]> = Mutex::new([None; MAX as usize]);
+/// The lines that somebody wants, by their interrupts.
+static LINES: [Local<Option<Line>>; MAX as usize] = [const { Local::new(None) }; MAX as usize];
+
+fn line(interrupt: u32) -> Option<&'static Local<Option<Line>>> {
+    LINES.get(interrupt as usize)
+}
 
 /// Binds an interrupt to its semaphore and lets it through, to `cpu`.
 pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode, cpu: &Cpu) -> Result<(), Status> {
@@ -38,35 +43,24 @@ pub fn assign(interrupt: u32, sm: Ref<Sm>, mode: IntMode, cpu: &Cpu) -> Result<(
     let low = mode.0 & IntMode::ACTIVE_LOW.0 != 0;
     let vector =
         u8::try_from(interrupt).ok().and_then(|n| n.checked_add(FIRST)).ok_or(Status::BadParam)?;
-    {
-        let mut lines = LINES.lock();
-        let line = lines.get_mut(interrupt as usize).ok_or(Status::BadParam)?;
-        *line = Some(Line { sm, level, waiting: false });
-    }
-    if ioapic::route(interrupt, vector, apic.into(), level, low) {
-        Ok(())
-    } else {
-        Err(Status::BadParam)
-    }
+    line(interrupt).ok_or(Status::BadParam)?.set(Some(Line { sm, level, waiting: false }));
+    let routed = ioapic::route(interrupt, vector, apic.into(), level, low);
+    routed.then_some(()).ok_or(Status::BadParam)
 }
 
 /// Nobody wants an interrupt any more.
 pub fn release(interrupt: u32) {
-    if let Some(line) = LINES.lock().get_mut(interrupt as usize)
-        && line.take().is_some()
-    {
+    if line(interrupt).and_then(|line| line.replace(None)).is_some() {
         ioapic::mask(interrupt, true);
     }
 }
 
 /// The thread that serves an interrupt is ready for the next one.
 pub fn acknowledge(interrupt: u32) {
-    let mut lines = LINES.lock();
-    if let Some(Some(line)) = lines.get_mut(interrupt as usize)
-        && line.waiting
+    if let Some(cell) = line(interrupt)
+        && let Some(line @ Line { waiting: true, .. }) = cell.get()
     {
-        line.waiting = false;
-        drop(lines);
+        cell.set(Some(Line { waiting: false, ..line }));
         ioapic::mask(interrupt, false);
     }
 }
@@ -86,36 +80,29 @@ pub fn handle(cpu: &Cpu, vector: u8) {
         }
         // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
         SPURIOUS => unwanted(),
-        _ => {
-            let interrupt = u32::from(vector.wrapping_sub(FIRST));
-            let mut lines = LINES.lock();
-            let line = match lines.get_mut(interrupt as usize) {
-                Some(Some(line)) => {
-                    // A level-triggered line is held back until its thread has served the device, another one if its thread is
-                    // far behind.
-                    let storms = !line.level && line.sm.is_behind();
-                    if storms {
-                        RING.storms.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if line.level || storms {
-                        line.waiting = true;
-                        ioapic::mask(interrupt, true);
-                    }
-                    Some(line.sm)
-                }
-                _ => {
-                    ioapic::mask(interrupt, true);
-                    None
-                }
-            };
-            drop(lines);
-            lapic::eoi();
-            match line {
-                Some(sm) => sm.up(),
-                None => unwanted(),
-            }
-        }
+        _ => device(u32::from(vector.wrapping_sub(FIRST))),
     }
+}
+
+/// A device's interrupt has come.
+fn device(interrupt: u32) {
+    let cell = line(interrupt);
+    let Some((cell, line)) = cell.and_then(|cell| Some((cell, cell.get()?))) else {
+        ioapic::mask(interrupt, true);
+        lapic::eoi();
+        return unwanted();
+    };
+    // A level-triggered line is held back until its thread has served the device, another one if its thread is far behind.
+    let storms = !line.level && line.sm.is_behind();
+    if storms {
+        RING.storms.fetch_add(1, Ordering::Relaxed);
+    }
+    if line.level || storms {
+        cell.set(Some(Line { waiting: true, ..line }));
+        ioapic::mask(interrupt, true);
+    }
+    lapic::eoi();
+    line.sm.up();
 }
 
 /// Nobody wanted an interrupt.

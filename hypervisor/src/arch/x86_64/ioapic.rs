@@ -1,6 +1,6 @@
 //! I/O APICs (82093AA data sheet): where device interrupts enter.
 
-use spin::Mutex;
+use crate::sync::Local;
 
 /// I/O APICs that are supported.
 const MAX: usize = 8;
@@ -12,10 +12,7 @@ struct IoApic {
     pins: u32,
 }
 
-// SAFETY: the pointer is to device registers, used under the lock.
-unsafe impl Send for IoApic {}
-
-static IOAPICS: Mutex<[Option<IoApic>; MAX]> = Mutex::new([None; MAX]);
+static IOAPICS: [Local<Option<IoApic>>; MAX] = [const { Local::new(None) }; MAX];
 
 const MASKED: u32 = 1 << 16;
 const LEVEL: u32 = 1 << 15;
@@ -46,41 +43,33 @@ pub fn add(registers: u64, first: u32) -> u32 {
     for pin in 0..ioapic.pins {
         ioapic.write(0x10 + 2 * pin, MASKED);
     }
-    let mut all = IOAPICS.lock();
-    if let Some(slot) = all.iter_mut().find(|slot| slot.is_none()) {
-        *slot = Some(ioapic);
-        return first.saturating_add(ioapic.pins);
-    }
-    first
+    let Some(slot) = IOAPICS.iter().find(|slot| slot.get().is_none()) else { return first };
+    slot.set(Some(ioapic));
+    first.saturating_add(ioapic.pins)
 }
 
-fn with(interrupt: u32, act: impl FnOnce(&IoApic, u32)) -> bool {
-    let all = IOAPICS.lock();
-    for ioapic in all.iter().flatten() {
-        if let Some(pin) = interrupt.checked_sub(ioapic.first)
-            && pin < ioapic.pins
-        {
-            act(ioapic, pin);
-            return true;
-        }
-    }
-    false
+/// Where an interrupt enters: an I/O APIC and its pin.
+fn find(interrupt: u32) -> Option<(IoApic, u32)> {
+    IOAPICS.iter().filter_map(Local::get).find_map(|ioapic| {
+        let pin = interrupt.checked_sub(ioapic.first)?;
+        (pin < ioapic.pins).then_some((ioapic, pin))
+    })
 }
 
 /// Routes an interrupt to a vector of the CPU with local APIC `apic`, and lets it through. Returns whether there is such an interrupt.
 pub fn route(interrupt: u32, vector: u8, apic: u32, level: bool, low: bool) -> bool {
-    with(interrupt, |ioapic, pin| {
-        let entry = u32::from(vector) | if level { LEVEL } else { 0 } | if low { LOW } else { 0 };
-        ioapic.write(0x10 + 2 * pin, MASKED);
-        ioapic.write(0x11 + 2 * pin, apic << 24);
-        ioapic.write(0x10 + 2 * pin, entry);
-    })
+    let Some((ioapic, pin)) = find(interrupt) else { return false };
+    let entry = u32::from(vector) | if level { LEVEL } else { 0 } | if low { LOW } else { 0 };
+    ioapic.write(0x10 + 2 * pin, MASKED);
+    ioapic.write(0x11 + 2 * pin, apic << 24);
+    ioapic.write(0x10 + 2 * pin, entry);
+    true
 }
 
 /// Holds an interrupt back or lets it through.
 pub fn mask(interrupt: u32, masked: bool) {
-    with(interrupt, |ioapic, pin| {
+    if let Some((ioapic, pin)) = find(interrupt) {
         let entry = ioapic.read(0x10 + 2 * pin) & !MASKED;
         ioapic.write(0x10 + 2 * pin, entry | if masked { MASKED } else { 0 });
-    });
+    }
 }

@@ -37,6 +37,22 @@ pub const ID: Register = Register(0x20);
 static X2APIC: AtomicBool = AtomicBool::new(false);
 static MMIO: AtomicU64 = AtomicU64::new(0);
 
+fn is_x2apic() -> bool {
+    X2APIC.load(Ordering::Relaxed)
+}
+
+impl Register {
+    /// In x2APIC mode.
+    const fn msr(self) -> Msr {
+        Msr(msr::X2APIC.0 + (self.0 >> 4))
+    }
+
+    /// In xAPIC mode.
+    fn address(self) -> *mut u32 {
+        (MMIO.load(Ordering::Relaxed) + u64::from(self.0)) as *mut u32
+    }
+}
+
 /// Physical address of the registers in xAPIC mode.
 pub fn physical_base() -> u64 {
     // SAFETY: every 64-bit processor has it.
@@ -58,7 +74,7 @@ pub fn enable() {
     unsafe {
         let base = msr::APIC_BASE.read();
         msr::APIC_BASE.write(base | GLOBAL);
-        if X2APIC.load(Ordering::Relaxed) {
+        if is_x2apic() {
             msr::APIC_BASE.write(base | GLOBAL | EXTENDED);
         }
     }
@@ -72,37 +88,29 @@ pub fn enable() {
 /// This CPU's identifier.
 pub fn id() -> u32 {
     let id = read(ID);
-    if X2APIC.load(Ordering::Relaxed) { id } else { id >> 24 }
+    if is_x2apic() { id } else { id >> 24 }
 }
 
 /// Reads a register.
 pub fn read(register: Register) -> u32 {
-    if X2APIC.load(Ordering::Relaxed) {
+    if is_x2apic() {
         // SAFETY: x2APIC mode is on.
-        unsafe { Msr(msr::X2APIC.0 + (register.0 >> 4)).read() as u32 }
+        unsafe { register.msr().read() as u32 }
     } else {
         // SAFETY: the registers are mapped.
-        unsafe {
-            (MMIO.load(Ordering::Relaxed) as *const u32)
-                .byte_add(register.0 as usize)
-                .read_volatile()
-        }
+        unsafe { register.address().read_volatile() }
     }
 }
 
 /// Writes a register.
 #[inline]
 pub fn write(register: Register, value: u32) {
-    if X2APIC.load(Ordering::Relaxed) {
+    if is_x2apic() {
         // SAFETY: x2APIC mode is on, and the kernel only writes valid values.
-        unsafe { Msr(msr::X2APIC.0 + (register.0 >> 4)).write(u64::from(value)) };
+        unsafe { register.msr().write(u64::from(value)) };
     } else {
         // SAFETY: the registers are mapped.
-        unsafe {
-            (MMIO.load(Ordering::Relaxed) as *mut u32)
-                .byte_add(register.0 as usize)
-                .write_volatile(value);
-        }
+        unsafe { register.address().write_volatile(value) };
     }
 }
 
@@ -122,12 +130,12 @@ pub const STARTUP: u32 = 0x4600;
 /// Sends `command` to the CPU with that identifier. What this CPU has written before is seen by then.
 pub fn send(apic: u32, command: u32) {
     const PENDING: u32 = 1 << 12;
-    if X2APIC.load(Ordering::Relaxed) {
+    if is_x2apic() {
         // SAFETY: x2APIC mode is on; only the kernel sends, and only what other CPUs expect. Writing such a register is no fence
         // (SDM 3A 11.12.3).
         unsafe {
             core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
-            Msr(msr::X2APIC.0 + (ICR.0 >> 4)).write(u64::from(apic) << 32 | u64::from(command));
+            ICR.msr().write(u64::from(apic) << 32 | u64::from(command));
         }
     } else {
         while read(ICR) & PENDING != 0 {
