@@ -21,26 +21,13 @@ impl Frames for Tables<'_> {
 
     #[inline(always)]
     fn read(&self, page: u64, index: usize) -> u64 {
-        read(page, index)
+        Kernel.read(page, index)
     }
 
     #[inline(always)]
     fn write(&mut self, page: u64, index: usize, value: u64) {
-        write(page, index, value);
+        Kernel.write(page, index, value);
     }
-}
-
-#[inline(always)]
-fn read(page: u64, index: usize) -> u64 {
-    // SAFETY: table pages come from the pool, so they are mapped in the window, and the index is
-    // kept inside the page. The processor writes accessed bits to them: hence volatile.
-    unsafe { virt(page).cast::<u64>().add(index & 511).read_volatile() }
-}
-
-#[inline(always)]
-fn write(page: u64, index: usize, value: u64) {
-    // SAFETY: as in `read`; table pages are only accessed through `Frames`, one kernel path at a time.
-    unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
 }
 
 /// Table pages that the kernel itself pays for, of boot-time tables that are never freed; also for whoever only looks something up.
@@ -58,10 +45,14 @@ impl Frames for Kernel {
 
     #[inline(always)]
     fn read(&self, page: u64, index: usize) -> u64 {
-        read(page, index)
+        // SAFETY: table pages come from the pool, so they are mapped in the window, and the index is
+        // kept inside the page. The processor writes accessed bits to them: hence volatile.
+        unsafe { virt(page).cast::<u64>().add(index & 511).read_volatile() }
     }
 
+    #[inline(always)]
     fn write(&mut self, page: u64, index: usize, value: u64) {
-        write(page, index, value);
+        // SAFETY: as in `read`; table pages are only accessed through `Frames`, one kernel path at a time.
+        unsafe { virt(page).cast::<u64>().add(index & 511).write_volatile(value) };
     }
 }

@@ -137,12 +137,7 @@ impl Account {
 
     /// A zeroed page: its physical address.
     pub fn take_page(&self) -> Option<u64> {
-        self.quota().take(1).ok()?;
-        let page = pool::alloc();
-        if page.is_none() {
-            self.quota().give(1);
-        }
-        page
+        self.take_block(0)
     }
 
     /// Returns a page.
@@ -151,8 +146,7 @@ impl Account {
     /// The page came from [`Account::take_page`] of the same account and nothing refers to it any more.
     pub unsafe fn give_page(&self, page: u64) {
         // SAFETY: passed on to the caller.
-        unsafe { pool::free(page) };
-        self.quota().give(1);
+        unsafe { self.give_block(page, 0) };
     }
 
     /// Returns a page of tables as soon as no processor can walk through it.
