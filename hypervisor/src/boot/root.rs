@@ -22,7 +22,7 @@ use crate::arch::{self, Resume, bitmaps, cpu, fpu, space};
 use crate::log;
 use crate::mem::tables::Tables;
 use crate::mem::{pool, virt};
-use crate::object::ec::{Birth, Ec, Kind, set_nobody};
+use crate::object::ec::{Ec, Kind, set_nobody};
 use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::Sm;
@@ -121,12 +121,13 @@ fn fill(ports: &Space, msrs: &Space) {
 
 /// Writes the idle contexts into their pages.
 fn make_idle(pd: Ref<Pd>) {
-    let nobody = Ec::new(Birth::new(pd, Kind::Thread, need(cpu::find(0).ok_or(()))));
+    let nobody = Ec::new(pd, Kind::Thread, need(cpu::find(0).ok_or(())));
     set_nobody(need(Ref::create(pd, nobody)));
     for cpu in cpu::all() {
-        let birth = Birth { resume: Resume::idle(), ..Birth::new(pd, Kind::Thread, cpu) };
+        let idle = Ec::new(pd, Kind::Thread, cpu);
+        idle.resume.set(Resume::idle());
         // SAFETY: the page was set aside for this.
-        unsafe { cpu.idle.as_ptr().write(Ec::new(birth)) };
+        unsafe { cpu.idle.as_ptr().write(idle) };
     }
 }
 
@@ -228,13 +229,12 @@ impl Root<'_> {
     }
 
     fn start_thread(&self, utcb: u64, entry: u64) -> Ref<Ec> {
-        let (utcb, resume) = (virt(utcb).cast(), Resume::hypercall());
-        let birth = Birth::new(self.pd, Kind::Thread, need(cpu::find(0).ok_or(())));
-        let ec = Ec::new(Birth { utcb, utcb_address: ROOT_UTCB, resume, ..birth });
-        let ec = need(Ref::create(self.pd, ec));
+        let mut ec = Ec::new(self.pd, Kind::Thread, need(cpu::find(0).ok_or(())));
+        (ec.utcb, ec.utcb_address) = (virt(utcb).cast(), ROOT_UTCB);
+        ec.resume.set(Resume::hypercall());
         let frame = ec.regs();
         (frame.rip, frame.gpr.rdi, frame.gpr.rsi) = (entry, ROOT_HIP, ROOT_UTCB);
-        ec
+        need(Ref::create(self.pd, ec))
     }
 
     fn write_hip(&self, hip: &mut Hip, virtualization: &Virtualization, image_start: u64) {

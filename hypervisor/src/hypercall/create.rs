@@ -12,7 +12,7 @@ use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::{self, Cpu};
 use crate::arch::{self, Resume, Vcpu};
 use crate::mem::{phys, virt};
-use crate::object::ec::{Birth, Ec, Kind};
+use crate::object::ec::{Ec, Kind};
 use crate::object::pd::Pd;
 use crate::object::pt::Pt;
 use crate::object::sc::Sc;
@@ -83,10 +83,10 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         return Err(Status::BadParam);
     }
     vacant(caller, args.a1)?;
-    let events = (args.a2 >> 32) as Selector;
-    let mut birth = Birth { events, ..Birth::new(pd, kind, home) };
-    if kind.is_vcpu() { vcpu(caller, &mut birth, args) } else { thread(&mut birth, args) }?;
-    match Ref::create(pd, Ec::new(birth)) {
+    let mut ec = Ec::new(pd, kind, home);
+    ec.events = (args.a2 >> 32) as Selector;
+    if kind.is_vcpu() { vcpu(caller, &mut ec, args) } else { thread(&mut ec, args) }?;
+    match Ref::create(pd, ec) {
         Ok(ec) => {
             if kind.is_vcpu() {
                 arch::vcpu::init(ec);
@@ -101,16 +101,17 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
 }
 
 /// What a thread or handler has.
-fn thread(birth: &mut Birth, args: Args) -> Result<(), Status> {
+fn thread(ec: &mut Ec, args: Args) -> Result<(), Status> {
     let (utcb, sp, ip) = (args.a3, args.a4, args.a5);
     let aligned = utcb.is_multiple_of(PAGE_SIZE);
     if !aligned || [utcb, sp, ip].iter().any(|address| *address >= USER_TOP) {
         return Err(Status::BadParam);
     }
-    birth.utcb = virt(map_utcb(birth.pd, utcb)?).cast();
-    (birth.utcb_address, birth.entry_sp) = (utcb, sp);
-    birth.resume = Resume::hypercall();
-    (birth.frame.rip, birth.frame.rsp, birth.frame.gpr.rsi) = (ip, sp, utcb);
+    ec.utcb = virt(map_utcb(ec.pd, utcb)?).cast();
+    (ec.utcb_address, ec.entry_sp) = (utcb, sp);
+    ec.resume.set(Resume::hypercall());
+    let frame = ec.regs();
+    (frame.rip, frame.rsp, frame.gpr.rsi) = (ip, sp, utcb);
     Ok(())
 }
 
@@ -140,7 +141,7 @@ fn map_utcb(pd: Ref<Pd>, address: u64) -> Result<u64, Status> {
 }
 
 /// What a virtual CPU has.
-fn vcpu(caller: &Pd, birth: &mut Birth, args: Args) -> Result<(), Status> {
+fn vcpu(caller: &Pd, ec: &mut Ec, args: Args) -> Result<(), Status> {
     let space = |argument: u64| -> Result<Option<Ref<Space>>, Status> {
         match selector(argument)? {
             abi::cap::NULL => Ok(None),
@@ -157,10 +158,10 @@ fn vcpu(caller: &Pd, birth: &mut Birth, args: Args) -> Result<(), Status> {
     }
     // So that it ends before they do.
     let spaces = [Some(guest), msrs, ports];
-    if spaces.iter().flatten().any(|space| space.pd != birth.pd || space.is_ending()) {
+    if spaces.iter().flatten().any(|space| space.pd != ec.pd || space.is_ending()) {
         return Err(Status::BadParam);
     }
-    birth.vcpu = Vcpu::new(&birth.pd, spaces)?;
+    ec.vcpu = Vcpu::new(&ec.pd, spaces)?;
     Ok(())
 }
 

@@ -138,60 +138,27 @@ unsafe impl Object for Ec {
     const TYPE: ObjectType = ObjectType::Ec;
 }
 
-/// What [`Ec::new`] needs to know.
-pub struct Birth {
-    /// Its domain.
-    pub pd: Ref<Pd>,
-    /// What it is.
-    pub kind: Kind,
-    /// Its CPU.
-    pub cpu: Ref<Cpu>,
-    /// First selector of its event portals.
-    pub events: Selector,
-    /// Its message page, or null.
-    pub utcb: *mut Utcb,
-    /// Where its domain sees that page.
-    pub utcb_address: u64,
-    /// How it starts.
-    pub resume: Resume,
-    /// A handler's stack pointer.
-    pub entry_sp: u64,
-    /// Its first registers.
-    pub frame: Frame,
-    /// A virtual CPU's own part.
-    pub vcpu: Vcpu,
-}
-
-impl Birth {
-    /// Of a context of `pd` on `cpu` that has nothing and never runs.
-    pub fn new(pd: Ref<Pd>, kind: Kind, cpu: Ref<Cpu>) -> Self {
-        let (utcb, resume) = (core::ptr::null_mut(), Resume::never());
-        let (frame, vcpu) = (Frame::default(), Vcpu::none());
-        Self { pd, kind, cpu, events: 0, utcb, utcb_address: 0, resume, entry_sp: 0, frame, vcpu }
-    }
-}
-
 impl Ec {
-    /// A context that has not run yet.
-    pub fn new(birth: Birth) -> Self {
+    /// A context of `pd` on `cpu` that has nothing yet, and never runs.
+    pub fn new(pd: Ref<Pd>, kind: Kind, cpu: Ref<Cpu>) -> Self {
         Self {
             header: Header::new(ObjectType::Ec),
-            resume: Local::new(birth.resume),
-            frame: Local::new(birth.frame),
-            kernel_stack: Local::new(birth.cpu.stack_top),
-            utcb: birth.utcb,
-            utcb_address: birth.utcb_address,
-            cr3: Local::new(birth.pd.cr3.get()),
-            pd: birth.pd,
-            entry_sp: birth.entry_sp,
-            state: Local::new(if birth.kind == Kind::Handler { State::Idle } else { State::Ready }),
+            resume: Local::new(Resume::never()),
+            frame: Local::new(Frame::default()),
+            kernel_stack: Local::new(cpu.stack_top),
+            utcb: core::ptr::null_mut(),
+            utcb_address: 0,
+            cr3: Local::new(pd.cr3.get()),
+            pd,
+            entry_sp: 0,
+            state: Local::new(if kind == Kind::Handler { State::Idle } else { State::Ready }),
             caller: Local::new(None),
             callee: Local::new(None),
             in_event: Local::new(false),
-            events: birth.events,
+            events: 0,
             event_count: Local::new(0),
-            kind: birth.kind,
-            cpu: Local::new(birth.cpu),
+            kind,
+            cpu: Local::new(cpu),
             retry: Local::new(Retry::None),
             wait: Links::new(),
             waiters: List::new(),
@@ -199,7 +166,7 @@ impl Ec {
             timeout: Timeout::new(),
             parked: List::new(),
             sc: Local::new(None),
-            vcpu: birth.vcpu,
+            vcpu: Vcpu::none(),
         }
     }
 
