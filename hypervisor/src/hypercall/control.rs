@@ -18,14 +18,7 @@ use crate::sched::timeout::Owner;
 use crate::{ipc, sched};
 
 /// Hypercall `CtrlSm`. What does not block or wake anybody is done without a call.
-pub extern "C" fn semaphore(
-    ec: &Ec,
-    deadline: u64,
-    word: u64,
-    _: u64,
-    _: u64,
-    _: u64,
-) -> *const Ec {
+pub extern "C" fn sm(ec: &Ec, deadline: u64, word: u64, _: u64, _: u64, _: u64) -> *const Ec {
     let ec = Ref::of(ec);
     let (operation, selector) = ((word >> 8) as u8, (word >> 32) as Selector);
     // Two look-ups, so that each knows what it looks for when it is compiled.
@@ -87,19 +80,15 @@ fn down(ec: Ref<Ec>, sm: Ref<Sm>, operation: u8, deadline: u64) -> *const Ec {
 pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
     let ec = lookup::<Ec>(&caller.pd, args.selector, Perms::EC_CTRL)?;
     let operation = EcOp::from_abi(args.flags).ok_or(Status::BadHypercall)?;
-    if operation == EcOp::Look {
-        let activity = ipc::look(&caller, ec);
-        return Ok(Values(Status::Success, activity as u64, ec.event_count.get()));
-    }
-    if operation == EcOp::Move {
-        return move_to(caller, ec, args.a2);
-    }
-    if !ec.kind.is_vcpu() {
-        return Err(Status::BadParam);
-    }
     let groups = args.a2 & !Groups::DONE.0;
     match operation {
-        EcOp::Recall | EcOp::Look | EcOp::Move => arch::recall(ec),
+        EcOp::Look => {
+            let activity = ipc::look(&caller, ec);
+            return Ok(Values(Status::Success, activity as u64, ec.event_count.get()));
+        }
+        EcOp::Move => return move_to(caller, ec, args.a2),
+        _ if !ec.kind.is_vcpu() => return Err(Status::BadParam),
+        EcOp::Recall => arch::recall(ec),
         EcOp::Stop => arch::vcpu::stop(ec)?,
         EcOp::Go => arch::vcpu::go(ec),
         EcOp::Read => arch::vcpu::access(cpu, ec, false, groups, caller.utcb)?,

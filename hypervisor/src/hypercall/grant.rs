@@ -12,7 +12,7 @@ use hypervisor_logic::paging::{Flush, Progress, Source};
 
 use super::{Args, Outcome, Values, selector};
 use crate::arch::cpu::Cpu;
-use crate::arch::{self, Bitmap, shootdown};
+use crate::arch::{self, shootdown};
 use crate::mem::pool;
 use crate::mem::tables::{Kernel, Tables};
 use crate::object::pd::{Pd, insert};
@@ -41,28 +41,21 @@ pub fn grant(caller: &Pd, args: Args) -> Outcome {
         }
         (Table::Port(source), Table::Port(target)) | (Table::Msr(source), Table::Msr(target)) => {
             // A number means the same everywhere.
-            permit(target, from, count, |number| {
-                (from == to && source.allows(number)).then_some(true)
+            permit(from, count, |number| {
+                if from == to && source.allows(number) {
+                    target.allow(number, true);
+                }
             })
         }
         _ => memory(&source, &target, [from, to, count], MemRights(args.a5 as u32)),
     }
 }
 
-/// Allows ports or registers, or no longer, as `decide` says.
-fn permit(
-    target: &Bitmap,
-    first: u64,
-    count: u64,
-    decide: impl Fn(u64) -> Option<bool>,
-) -> Outcome {
+/// Does something about some of `count` ports or registers.
+fn permit(first: u64, count: u64, act: impl FnMut(u64)) -> Outcome {
     first.checked_add(count).ok_or(Status::BadParam)?;
     let step = count.min(STEP);
-    for number in first..first + step {
-        if let Some(yes) = decide(number) {
-            target.allow(number, yes);
-        }
-    }
+    (first..first + step).for_each(act);
     arch::space::forget_ports();
     Ok(Values::progress(step, count))
 }
@@ -159,7 +152,9 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             }
             Ok(Values::progress(done, count))
         }
-        Table::Port(bitmap) | Table::Msr(bitmap) => permit(bitmap, first, count, |_| Some(false)),
+        Table::Port(bitmap) | Table::Msr(bitmap) => {
+            permit(first, count, |number| bitmap.allow(number, false))
+        }
         Table::Host(table) => {
             let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);
             settle(&space, done, count)

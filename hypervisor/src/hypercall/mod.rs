@@ -68,7 +68,7 @@ pub static TABLE: [Entry; Number::Destroy as usize + 1] = {
     // Those that are called most have a way of their own.
     table[Number::Call as usize] = ipc::call;
     table[Number::Reply as usize] = ipc::reply;
-    table[Number::CtrlSm as usize] = control::semaphore;
+    table[Number::CtrlSm as usize] = control::sm;
     table[Number::Destroy as usize] = end::destroy;
     table
 };

@@ -103,10 +103,7 @@ pub fn put_back(cpu: &Cpu, now: u64) {
 /// Goes on with whom an operation named, or decides.
 #[inline(always)]
 pub fn settle(cpu: &Cpu, next: Next) -> Ref<Ec> {
-    match next {
-        Some(ec) => ec,
-        None => dispatch(cpu),
-    }
+    next.unwrap_or_else(|| dispatch(cpu))
 }
 
 /// Charges the running scheduling context for its time and takes it off the CPU.

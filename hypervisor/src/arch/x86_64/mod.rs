@@ -24,7 +24,6 @@ pub mod vcpu;
 pub mod vendor;
 pub mod vmx;
 
-pub use bitmaps::Bitmap;
 pub use entry::Resume;
 pub use vcpu::{
     StateMover, Vcpu, complete_instruction, complete_late, deadline_passed, export_state,
