@@ -122,7 +122,7 @@ pub fn release(ec: &Ec) {
     } else if let Some(host) = ec.pd.host.get()
         && let Table::Host(table) = &host.table
     {
-        arch::space::unmap_kernel_page(table, &ec.pd.account, ec.utcb_address);
+        arch::space::unmap_kernel_page(table.root, &ec.pd.account, ec.utcb_address);
         // SAFETY: it is no longer mapped, and nobody uses it.
         unsafe { ec.pd.account.give_page(phys(ec.utcb)) };
     }
@@ -133,7 +133,7 @@ fn map_utcb(pd: Ref<Pd>, address: u64) -> Result<u64, Status> {
     let host = pd.host.get().ok_or(Status::BadParam)?;
     let Table::Host(table) = &host.table else { return Err(Status::BadParam) };
     let page = pd.account.take_page().ok_or(Status::Quota)?;
-    arch::space::map_vacant(table, &pd.account, address, page).inspect_err(|_| {
+    arch::space::map_vacant(table.root, &pd.account, address, page).inspect_err(|_| {
         // SAFETY: it was just taken and is not mapped.
         unsafe { pd.account.give_page(page) };
     })?;

@@ -111,23 +111,10 @@ pub struct Block {
     pub tss: TaskState,
     pad1: [u8; 0x1_0000 - 0x2000 - size_of::<TaskState>() - gdt::ENTRIES * 8],
     /// Its descriptors.
-    pub gdt: [u64; gdt::ENTRIES],
+    pub gdt: [Local<u64>; gdt::ENTRIES],
 }
 
 impl Block {
-    /// A descriptor that can be changed.
-    pub fn gdt_cell(&self, index: usize) -> &Local<u64> {
-        let entry = self.gdt.get(index).unwrap_or(&self.gdt[0]);
-        // SAFETY: `Local<u64>` has the layout of `u64`; the block belongs to this CPU.
-        unsafe { &*core::ptr::from_ref(entry).cast::<Local<u64>>() }
-    }
-
-    /// The offset of the I/O bitmap in the task state, to be changed.
-    pub fn set_io_map(&self, value: u16) {
-        // SAFETY: the task state is only read by this CPU, at user port accesses.
-        unsafe { core::ptr::addr_of!(self.tss.io_map).cast_mut().write_unaligned(value) };
-    }
-
     /// The I/O bitmap in the task state.
     pub fn io_bitmap(&self) -> *mut u8 {
         core::ptr::addr_of!(self.tss.io_bitmap).cast_mut().cast()
@@ -273,7 +260,8 @@ pub fn install(
             base + NMI_TOP,
             base + FAULT_TOP,
         ));
-        (&raw mut (*block).gdt).write(gdt::descriptors((&raw const (*block).tss) as u64));
+        let descriptors = gdt::descriptors((&raw const (*block).tss) as u64);
+        (&raw mut (*block).gdt).write(descriptors.map(Local::new));
     }
     // SAFETY: it was just filled, and stays.
     Some(unsafe { Ref::from_address(base) })

@@ -1,6 +1,7 @@
 //! Segments: the GDT and the task state of a CPU.
 
 use super::cpu::Block;
+use crate::sync::Local;
 
 /// Ring-0 code. SYSENTER and SYSEXIT derive all others from it (SDM 2B SYSENTER, SYSEXIT), and SYSRET can as well.
 pub const KERNEL_CODE: u16 = 0x08;
@@ -25,7 +26,7 @@ pub struct TaskState {
     reserved2: u64,
     reserved3: u16,
     /// Where the I/O bitmap starts; behind the limit: no port at all.
-    pub io_map: u16,
+    pub io_map: Local<u16>,
     /// One bit a port, set = not allowed.
     pub io_bitmap: [u8; PORTS / 8],
     /// The processor reads one byte further (SDM 1 19.5.2).
@@ -54,7 +55,7 @@ impl TaskState {
             ist,
             reserved2: 0,
             reserved3: 0,
-            io_map: IO_MAP_NONE,
+            io_map: Local::new(IO_MAP_NONE),
             io_bitmap: [0xff; PORTS / 8],
             end: 0xff,
         }
@@ -113,7 +114,8 @@ pub unsafe fn load(block: &Block) {
 /// Loads the task register. After a VM exit its limit is short of the I/O bitmap (SDM 3C 28.5.2).
 pub fn load_task_register(block: &Block) {
     const BUSY: u64 = 2 << 40;
-    let descriptor = &block.gdt_cell(usize::from(TSS) / 8);
+    const { assert!(TSS as usize / 8 == ENTRIES - 2) };
+    let [.., descriptor, _] = &block.gdt;
     descriptor.set(descriptor.get() & !BUSY);
     // SAFETY: the descriptor is that of this CPU's task state, and not busy.
     unsafe { core::arch::asm!("ltr {0:x}", in(reg) TSS, options(nostack, preserves_flags)) };

@@ -116,7 +116,7 @@ pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
         tables.write(table.root, index, entry);
     }
     let frame = HYPERCALL_FRAME.load(Ordering::Relaxed);
-    if map_kernel_page(&mut table, account, HYPERCALL_PAGE, frame, MemRights::RX).is_err() {
+    if table.map(&mut tables, HYPERCALL_PAGE, frame, 12, MemRights::RX.union(PINNED)).is_err() {
         table.destroy(&mut tables);
         return Err(Status::Quota);
     }
@@ -128,37 +128,21 @@ pub fn host(root: u64) -> PageTable<Host> {
     PageTable::from_root(root, host_shift())
 }
 
-/// Maps a page of the kernel for user space, read-write, where nothing is yet.
-pub fn map_vacant(
-    table: &PageTable<Host>,
-    account: &Account,
-    va: u64,
-    pa: u64,
-) -> Result<(), Status> {
-    let mut table = host(table.root);
+/// Maps a page of the kernel for user space, read-write, where nothing is yet: its holder can neither grant nor revoke it.
+pub fn map_vacant(root: u64, account: &Account, va: u64, pa: u64) -> Result<(), Status> {
+    let mut table = host(root);
     if table.lookup(&Tables(account), va).is_some() {
         return Err(Status::Occupied);
     }
-    map_kernel_page(&mut table, account, va, pa, MemRights::RW)
+    table.map(&mut Tables(account), va, pa, 12, MemRights::RW.union(PINNED)).map(|_flush| ())
 }
 
-/// Unmaps a page that [`map_vacant`] has just mapped.
-pub fn unmap_kernel_page(table: &PageTable<Host>, account: &Account, va: u64) {
+/// Unmaps a page that [`map_vacant`] has mapped.
+pub fn unmap_kernel_page(root: u64, account: &Account, va: u64) {
     // Taking a 4 KiB leaf away needs no memory.
     let all = MemRights::RWX.union(PINNED);
-    let _ = host(table.root).revoke(&mut Tables(account), va >> 12, 1, all);
-    shootdown::host(table.root);
-}
-
-/// Maps a page of the kernel for user space: its holder can neither grant nor revoke it.
-pub fn map_kernel_page(
-    table: &mut PageTable<Host>,
-    account: &Account,
-    va: u64,
-    pa: u64,
-    rights: MemRights,
-) -> Result<(), Status> {
-    table.map(&mut Tables(account), va, pa, 12, rights.union(PINNED)).map(|_flush| ())
+    let _ = host(root).revoke(&mut Tables(account), va >> 12, 1, all);
+    shootdown::host(root);
 }
 
 /// Drops all translations of host spaces on this CPU.
@@ -195,7 +179,7 @@ pub fn load(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
 fn open_ports(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     let open = ec.pd.ports.get().is_some() && ec.pd.ports.get() == cpu.ports.get();
     cpu.ports_open.set(open);
-    cpu::block().set_io_map(if open { IO_MAP_USED } else { IO_MAP_NONE });
+    cpu::block().tss.io_map.set(if open { IO_MAP_USED } else { IO_MAP_NONE });
     ec
 }
 
@@ -225,7 +209,7 @@ pub fn forget_ports() {
     for cpu in cpu::all() {
         cpu.ports.set(None);
         cpu.ports_open.set(false);
-        cpu.block().set_io_map(IO_MAP_NONE);
+        cpu.block().tss.io_map.set(IO_MAP_NONE);
     }
     // No CPU may use the old one once this has returned.
     // SAFETY: orders memory accesses, no more.
