@@ -86,6 +86,14 @@ impl Space {
         self.cursor.get() != 0
     }
 
+    /// Physical address of the bitmap of a port or MSR space.
+    pub const fn bitmap(&self) -> Option<u64> {
+        match &self.table {
+            Table::Port(bitmap) | Table::Msr(bitmap) => Some(bitmap.base),
+            _ => None,
+        }
+    }
+
     /// Makes this the space that the threads of its domain run in, if they have none of the kind.
     pub fn adopt(&self) {
         match &self.table {

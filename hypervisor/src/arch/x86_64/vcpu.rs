@@ -14,7 +14,7 @@ use crate::mem::virt;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Kind, Retry, State};
 use crate::object::pd::Pd;
-use crate::object::space::Space;
+use crate::object::space::{Space, Table};
 use crate::sched::errand::{self, Errand, is_held_elsewhere};
 use crate::sched::timeout::Owner;
 use crate::sched::{self, Next};
@@ -104,11 +104,13 @@ impl Vcpu {
 
 /// Prepares a new virtual CPU: everything but the guest state, which the VMM sets at its startup.
 pub fn init(ec: Ref<Ec>) {
-    let [Some(guest), _, ports] = &ec.vcpu.spaces else { return };
+    let [Some(guest), msrs, ports] = &ec.vcpu.spaces else { return };
+    let Table::Guest(table) = &guest.table else { return };
+    let [msrs, ports] = [msrs, ports].map(|space| space.and_then(|space| space.bitmap()));
     ec.retry.set(Retry::Event(ec.events.wrapping_add(Exit::Startup as u32)));
     match ec.kind {
-        Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, guest, ports.as_deref()),
-        _ => vmx::vcpu::init(ec, guest, ports.as_deref()),
+        Kind::Vcpu(Vendor::Svm) => svm::vcpu::init(ec, table.root, msrs, ports),
+        _ => vmx::vcpu::init(ec, table.root, msrs, ports),
     }
 }
 

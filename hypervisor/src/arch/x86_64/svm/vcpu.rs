@@ -14,7 +14,6 @@ use crate::arch::msr::TSC_AUX;
 use crate::arch::{Resume, bitmaps};
 use crate::object::Ref;
 use crate::object::ec::Ec;
-use crate::object::space::{Space, Table};
 use crate::sync::Local;
 
 /// What a virtual CPU has on AMD-V alone.
@@ -82,25 +81,16 @@ const MISC2: Misc2 = Misc2::VMRUN
 const MISC3: Misc3 =
     Misc3::INVLPGB.union(Misc3::INVLPGB_ILLEGAL).union(Misc3::MCOMMIT).union(Misc3::TLBSYNC);
 
-/// Fills the VMCB of a new virtual CPU. The page is zero.
-pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
-    let Table::Guest(table) = &guest.table else { return };
+/// Fills the VMCB of a new virtual CPU, whose page is zero: with the root of its guest's tables, and its bitmaps if it has any.
+pub fn init(ec: Ref<Ec>, root: u64, msrs: Option<u64>, ports: Option<u64>) {
     let vmcb = Vmcb::of(&ec);
     let (all_ports, all_msrs) = bitmaps::deny_all();
-    let io = match ports {
-        Some(Space { table: Table::Port(bitmap), .. }) => bitmap.base,
-        _ => all_ports,
-    };
-    let msrs = match ec.vcpu.spaces[1].as_deref() {
-        Some(Space { table: Table::Msr(bitmap), .. }) => bitmap.base,
-        _ => all_msrs,
-    };
     own(&ec);
     vmcb.write(f::INTERCEPT_MISC3, MISC3.bits());
-    vmcb.write(f::IOPM_BASE, io);
-    vmcb.write(f::MSRPM_BASE, msrs);
+    vmcb.write(f::IOPM_BASE, ports.unwrap_or(all_ports));
+    vmcb.write(f::MSRPM_BASE, msrs.unwrap_or(all_msrs));
     vmcb.write(f::NP_ENABLE, 1);
-    vmcb.write(f::N_CR3, table.root);
+    vmcb.write(f::N_CR3, root);
     vmcb.write(f::GUEST_EFER, EFER_SVME);
     vmcb.write(f::GUEST_PAT, 0x0007_0406_0007_0406);
     ec.resume.set(Resume::svm());

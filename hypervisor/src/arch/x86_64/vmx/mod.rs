@@ -91,11 +91,17 @@ pub unsafe fn finish(block: &Block) {
 fn flush_all() {
     flush_guest();
     if controls().is_some_and(|controls| controls.vpid) {
-        let descriptor = [0_u64; 2];
-        // SAFETY: all-context INVVPID; negotiation has made sure of it.
-        unsafe {
-            core::arch::asm!("invvpid {}, [{}]", in(reg) 2_u64, in(reg) &descriptor, options(nostack));
-        }
+        const ALL_CONTEXTS: u64 = 2;
+        invalidate_vpid(ALL_CONTEXTS, 0);
+    }
+}
+
+/// INVVPID, of a kind that negotiation has made sure of.
+fn invalidate_vpid(kind: u64, vpid: u16) {
+    let descriptor = [u64::from(vpid), 0];
+    // SAFETY: what is dropped is read again when it is needed.
+    unsafe {
+        core::arch::asm!("invvpid {}, [{}]", in(reg) kind, in(reg) &descriptor, options(nostack));
     }
 }
 
@@ -103,11 +109,8 @@ fn flush_all() {
 pub fn flush_vpid() {
     let vpid = vmcs::read(field::VPID);
     if vpid != 0 {
-        let descriptor = [u64::from(vpid), 0];
-        // SAFETY: single-context INVVPID; negotiation has made sure of it.
-        unsafe {
-            core::arch::asm!("invvpid {}, [{}]", in(reg) 1_u64, in(reg) &descriptor, options(nostack));
-        }
+        const SINGLE_CONTEXT: u64 = 1;
+        invalidate_vpid(SINGLE_CONTEXT, vpid);
     }
 }
 

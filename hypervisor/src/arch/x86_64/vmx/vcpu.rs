@@ -15,7 +15,6 @@ use crate::arch::{Resume, entry, gdt, idt, state};
 use crate::mem::virt;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
-use crate::object::space::{Space, Table};
 use crate::sync::Local;
 
 /// The registers that stay in the processor across exits, and move only when another virtual CPU is loaded.
@@ -77,9 +76,9 @@ impl Own {
     }
 }
 
-/// Fills the VMCS of a new virtual CPU.
-pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
-    let (Some(controls), Table::Guest(table)) = (super::controls(), &guest.table) else { return };
+/// Fills the VMCS of a new virtual CPU: with the root of its guest's tables, and its bitmaps if it has any.
+pub fn init(ec: Ref<Ec>, root: u64, msrs: Option<u64>, ports: Option<u64>) {
+    let Some(controls) = super::controls() else { return };
     let page = ec.vcpu.control;
     let cpu = cpu::cpu();
     // SAFETY: the page is fresh; the revision goes into its first word.
@@ -89,7 +88,7 @@ pub fn init(ec: Ref<Ec>, guest: &Space, ports: Option<&Space>) {
         vmcs::load(page);
     }
     clear_fields();
-    init_controls(&ec, controls, table.root, ports);
+    init_controls(controls, root, msrs, ports);
     vmcs::write(f::VMCS_LINK_POINTER, u64::MAX);
     vmcs::write(f::CR0_MASK, CR0_OWNED);
     vmcs::write(f::CR4_MASK, CR4_OWNED);
@@ -139,22 +138,22 @@ fn clear_fields() {
     vmcs::write(f::HOST_GS_BASE, 0);
 }
 
-fn init_controls(ec: &Ec, controls: &Controls, ept: u64, ports: Option<&Space>) {
+fn init_controls(controls: &Controls, ept: u64, msrs: Option<u64>, ports: Option<u64>) {
     const WALK_4_WRITE_BACK: u64 = 3 << 3 | 6;
     let mut primary = controls.primary;
     vmcs::write(f::PIN_CONTROLS, controls.pin);
-    if let Some(Space { table: Table::Port(bitmap), .. }) = ports
+    if let Some(bitmap) = ports
         && controls.io_bitmaps
     {
         primary =
             primary & !Primary::UNCONDITIONAL_IO_EXITING.bits() | Primary::USE_IO_BITMAPS.bits();
-        vmcs::write(f::IO_BITMAP_A, bitmap.base);
-        vmcs::write(f::IO_BITMAP_B, bitmap.base + 4096);
+        vmcs::write(f::IO_BITMAP_A, bitmap);
+        vmcs::write(f::IO_BITMAP_B, bitmap + 4096);
     }
-    match ec.vcpu.spaces[1].as_deref() {
-        Some(Space { table: Table::Msr(bitmap), .. }) => vmcs::write(f::MSR_BITMAP, bitmap.base),
+    match msrs {
+        Some(bitmap) => vmcs::write(f::MSR_BITMAP, bitmap),
         // Without a bitmap every access exits (SDM 3C 26.1.3).
-        _ => primary &= !Primary::USE_MSR_BITMAPS.bits(),
+        None => primary &= !Primary::USE_MSR_BITMAPS.bits(),
     }
     vmcs::write(f::PRIMARY_CONTROLS, primary);
     vmcs::write(f::SECONDARY_CONTROLS, controls.secondary);
