@@ -7,7 +7,7 @@ use hypervisor_logic::acpi::{LocalApic, MachineInfo};
 use hypervisor_logic::list::List;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
-use super::memory::{Map, Physical};
+use super::memory::Map;
 use crate::arch::cpu::{self, Block, Cpu};
 use crate::arch::timer::{Calibration, Timer};
 use crate::arch::vendor::Virtualization;
@@ -20,29 +20,25 @@ use crate::panic::refuse;
 use crate::println;
 
 /// The processor's name.
-pub struct Brand([u8; 48]);
+pub struct Brand([[u8; 4]; 12]);
 
 impl Brand {
     /// Asks for it.
     pub fn read() -> Self {
-        let mut name = [b' '; 48];
+        let mut name = [0; 12];
         if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
-            for (leaf, part) in (0x8000_0002..).zip(name.chunks_exact_mut(16)) {
+            for (leaf, part) in (0x8000_0002..).zip(name.chunks_exact_mut(4)) {
                 let r = __cpuid(leaf);
-                for (word, bytes) in
-                    [r.eax, r.ebx, r.ecx, r.edx].iter().zip(part.chunks_exact_mut(4))
-                {
-                    bytes.copy_from_slice(&word.to_le_bytes());
-                }
+                part.copy_from_slice(&[r.eax, r.ebx, r.ecx, r.edx]);
             }
         }
-        Self(name)
+        Self(name.map(u32::to_le_bytes))
     }
 }
 
 impl fmt::Display for Brand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = self.0.as_flattened().split(|byte| *byte == 0).next().unwrap_or_default();
         let name = core::str::from_utf8(name).unwrap_or("").trim();
         f.write_str(if name.is_empty() { "an unnamed processor" } else { name })
     }
@@ -90,20 +86,18 @@ impl Features {
 
 /// The machine, ready for its first task.
 pub struct Machine {
-    /// Time-stamp-counter ticks in a second.
-    pub tsc_hz: u64,
+    /// What the processor has.
+    pub features: Features,
+    /// The extension that runs guests.
+    pub virtualization: Virtualization,
     /// Device interrupts.
     pub interrupts: u32,
-    /// Bits of a physical address.
-    pub physical_bits: u32,
     /// Physical addresses of the pages that hold registers of the kernel's devices.
     pub kept: [u64; 9],
     /// How the timers run.
-    calibration: Calibration,
+    pub calibration: Calibration,
     /// Processors, by their local APICs.
     pub local_apics: List<LocalApic, 64>,
-    /// ACPI root pointer, or 0.
-    pub rsdp: u64,
 }
 
 pub fn out_of_memory() -> ! {
@@ -111,13 +105,9 @@ pub fn out_of_memory() -> ! {
 }
 
 /// Turns on what the kernel needs of this CPU, finds the interrupt controllers, and measures time.
-pub fn start(
-    map: &Map,
-    physical: &Physical,
-    features: &Features,
-    virtualization: &Virtualization,
-) -> Machine {
-    set_control_registers(features);
+pub fn start(map: &Map, virtualization: Virtualization) -> Machine {
+    let features = Features::read();
+    set_control_registers(&features);
     fpu::init(features.xsave);
     idt::build(pool::alloc().unwrap_or_else(|| out_of_memory()));
     let code = entry::hypercall_code();
@@ -129,11 +119,12 @@ pub fn start(
     }
     let host_shift = if features.huge_pages { 30 } else { 21 };
     space::init(map.template, page, host_shift, virtualization.largest_page);
-    let machine = interrupt_controllers(map, physical, features);
+    let machine = interrupt_controllers(map, features, virtualization);
     if !vendor::enable() {
-        refuse(format_args!("{} is there, but cannot be turned on", virtualization.name));
+        let name = machine.virtualization.name;
+        refuse(format_args!("{name} is there, but cannot be turned on"));
     }
-    let cpu = machine.install(map, physical, features, lapic::id());
+    let cpu = machine.install(map, lapic::id());
     cpu.timer.enable();
     cpu::announce(&cpu);
     machine
@@ -174,10 +165,9 @@ fn set_control_registers(features: &Features) {
     }
 }
 
-fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) -> Machine {
+fn interrupt_controllers(map: &Map, features: Features, virtualization: Virtualization) -> Machine {
     port::mask_legacy_pics();
-    let rsdp = map.rsdp;
-    let info = match MachineInfo::read(physical, rsdp) {
+    let info = match MachineInfo::read(&map.physical, map.rsdp) {
         Ok(info) => Some(info),
         Err(error) => {
             println!("ACPI tables are missing or damaged ({error:?}): no device interrupts");
@@ -193,11 +183,11 @@ fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) ->
         for (io_apic, slot) in info.io_apics.iter().zip(&mut kept[1..]) {
             *slot = u64::from(io_apic.address);
             let va = device(map, *slot);
-            super::memory::share(physical, map, (va >> 39 & 511) as usize);
+            map.share(va);
             interrupts = interrupts.max(ioapic::add(va, io_apic.gsi_base));
         }
     }
-    super::memory::share(physical, map, (lapic_va >> 39 & 511) as usize);
+    map.share(lapic_va);
     lapic::init(features.x2apic, lapic_va);
     lapic::enable();
     let Some(calibration) = timer::calibrate() else {
@@ -212,13 +202,12 @@ fn interrupt_controllers(map: &Map, physical: &Physical, features: &Features) ->
         if features.deadline { " (TSC deadline)" } else { "" },
     );
     Machine {
-        tsc_hz: calibration.tsc_hz,
+        features,
+        virtualization,
         interrupts: interrupts.min(crate::arch::interrupts::MAX),
-        physical_bits: features.physical_bits,
         kept,
         calibration,
         local_apics: info.map_or(List::new(LocalApic::default()), |info| info.local_apics),
-        rsdp,
     }
 }
 
@@ -228,19 +217,12 @@ fn device(map: &Map, pa: u64) -> u64 {
 
 impl Machine {
     /// Maps and fills the block of the next CPU.
-    pub fn install(
-        &self,
-        map: &Map,
-        physical: &Physical,
-        features: &Features,
-        apic: u32,
-    ) -> Ref<Cpu> {
-        // The first mapping makes the tables that the loader's root has to share before the rest is written.
-        const BLOCKS: usize = 510;
-        let timer = Timer::new(features.deadline, &self.calibration);
+    pub fn install(&self, map: &Map, apic: u32) -> Ref<Cpu> {
+        let timer = Timer::new(self.features.deadline, &self.calibration);
         let map_page = |va, pa| {
             let mapped = kernel_map::map(map.template, va, pa, false);
-            super::memory::share(physical, map, BLOCKS);
+            // The first one makes the tables that the loader's root has to share before the rest is written.
+            map.share(va);
             mapped
         };
         let cpu = cpu::install(apic, timer, map.template, map_page);

@@ -87,6 +87,8 @@ impl hypervisor_logic::acpi::PhysRead for Physical {
 
 /// Where things are.
 pub struct Map {
+    /// All physical memory.
+    pub physical: Physical,
     /// The kernel's pool: base and length.
     pub pool: (u64, u64),
     /// ACPI root pointer, or 0.
@@ -101,8 +103,21 @@ pub struct Map {
     pub image_start: u64,
 }
 
+impl Map {
+    /// Makes everything that was mapped for the kernel since [`map_pool`], around an address, visible in the loader's tables as well.
+    pub fn share(&self, va: u64) {
+        let index = (va >> 39) as usize;
+        // SAFETY: both are root tables; only unused entries of the loader's change.
+        unsafe {
+            let entry = self.physical.entry(self.template, index).read();
+            self.physical.entry(self.boot, index).write(entry);
+        }
+    }
+}
+
 /// Takes the pool out of the largest free region and maps it in the window.
-pub fn take_pool(info: &BootInfo, physical: &Physical) -> Map {
+pub fn take_pool(info: &BootInfo) -> Map {
+    let physical = Physical::new(info);
     let usable = |region: &&MemoryRegion| region.kind == MemoryRegionKind::Usable;
     let total: u64 = info.memory_regions.iter().filter(usable).map(|r| r.end - r.start).sum();
     let want = (total / SHARE).clamp(LEAST, MOST).next_multiple_of(LARGE);
@@ -129,10 +144,11 @@ pub fn take_pool(info: &BootInfo, physical: &Physical) -> Map {
             want >> 20
         ));
     }
-    let (boot, template) = map_pool(physical, base, want);
+    let (boot, template) = map_pool(&physical, base, want);
     println!("memory: {} MiB free, {} MiB of it for the kernel", total >> 20, want >> 20);
     let rsdp = info.rsdp_addr.into_option().unwrap_or(0);
     Map {
+        physical,
         pool: (base, want),
         rsdp,
         template,
@@ -164,13 +180,4 @@ fn map_pool(physical: &Physical, base: u64, len: u64) -> (u64, u64) {
         pool::donate(base + 3 * PAGE_U64, len / PAGE_U64 - 3);
     }
     (boot, template)
-}
-
-/// Makes everything that was mapped for the kernel since `map_pool` visible in the loader's tables as well.
-pub fn share(physical: &Physical, map: &Map, index: usize) {
-    // SAFETY: both are root tables; only unused entries of the loader's change.
-    unsafe {
-        let entry = physical.entry(map.template, index).read();
-        physical.entry(map.boot, index).write(entry);
-    }
 }

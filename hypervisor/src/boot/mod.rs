@@ -38,13 +38,11 @@ fn main(info: &'static mut BootInfo) -> ! {
     log::open_screen(screen::open(info));
     println!("Ferrite {} on {}", env!("CARGO_PKG_VERSION"), machine::Brand::read());
     let virtualization = arch::vendor::probe();
-    let features = machine::Features::read();
-    let physical = memory::Physical::new(info);
-    let map = memory::take_pool(info, &physical);
-    let machine = machine::start(&map, &physical, &features, &virtualization);
-    processors::start(info, &map, &physical, &features, &machine);
-    log::keep_screen(screen::keep(info, &physical, &map));
-    let sc = root::prepare(info, &map, &physical, &machine, &virtualization);
+    let map = memory::take_pool(info);
+    let machine = machine::start(&map, virtualization);
+    processors::start(info, &map, &machine);
+    log::keep_screen(screen::keep(info, &map));
+    let sc = root::prepare(info, &map, &machine);
     let stack_top = cpu::find(0).map_or(0, |cpu| cpu.stack_top);
     // SAFETY: the block was mapped and filled; nothing on the loader's stack is used again.
     unsafe {

@@ -8,7 +8,7 @@ use bootloader_api::BootInfo;
 use bootloader_api::info::MemoryRegionKind;
 use hypervisor_logic::frames::Frames;
 
-use super::machine::{self, Features, Machine};
+use super::machine::{self, Machine};
 use super::memory::{Map, Physical};
 use crate::arch::kernel_map::{ACCESSED, DIRTY, PRESENT, WRITE};
 use crate::arch::{self, cpu, lapic, space};
@@ -141,20 +141,14 @@ fn low_root(template: u64) -> Option<[u64; 3]> {
 static UP: AtomicU32 = AtomicU32::new(0);
 
 /// Starts all other CPUs that the firmware names.
-pub fn start(
-    info: &BootInfo,
-    map: &Map,
-    physical: &Physical,
-    features: &Features,
-    machine: &Machine,
-) {
+pub fn start(info: &BootInfo, map: &Map, machine: &Machine) {
     let me = lapic::id();
     let mut others =
         machine.local_apics.iter().filter(|apic| apic.enabled && apic.apic_id != me).peekable();
     if others.peek().is_none() {
         return;
     }
-    let Some(page) = Page::new(info, physical) else {
+    let Some(page) = Page::new(info, &map.physical) else {
         println!("no page below 1 MiB is free: only the first CPU is used");
         return;
     };
@@ -165,9 +159,9 @@ pub fn start(
             println!("more than {MAX} CPUs: the rest is not used");
             break;
         }
-        let cpu = machine.install(map, physical, features, apic.apic_id);
+        let cpu = machine.install(map, apic.apic_id);
         page.set(offset!(startup_stack), cpu.stack_top);
-        if wake(apic.apic_id, page.address, cpu.number, machine.tsc_hz) {
+        if wake(apic.apic_id, page.address, cpu.number, machine.calibration.tsc_hz) {
             cpu::announce(&cpu);
         } else {
             println!("the CPU with local APIC {} does not start: it is not used", apic.apic_id);

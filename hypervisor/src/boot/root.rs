@@ -15,9 +15,8 @@ use hypervisor_logic::sched::Budget;
 use spin::Once;
 
 use super::machine::Machine;
-use super::memory::{Map, Physical};
+use super::memory::Map;
 use super::screen;
-use crate::arch::vendor::Virtualization;
 use crate::arch::{self, Resume, bitmaps, cpu, fpu, space};
 use crate::log;
 use crate::mem::tables::Tables;
@@ -48,19 +47,12 @@ fn need<T, E>(result: Result<T, E>) -> T {
 struct Root<'a> {
     info: &'a BootInfo,
     map: &'a Map,
-    physical: &'a Physical,
     machine: &'a Machine,
     pd: Ref<Pd>,
 }
 
 /// Makes the root task's objects and memory. Returns its scheduling context.
-pub fn prepare(
-    info: &BootInfo,
-    map: &Map,
-    physical: &Physical,
-    machine: &Machine,
-    virtualization: &Virtualization,
-) -> Ref<Sc> {
+pub fn prepare(info: &BootInfo, map: &Map, machine: &Machine) -> Ref<Sc> {
     let page = need(pool::alloc().ok_or(()));
     // SAFETY: a fresh page for the first domain, and what is free of the pool is its quota.
     let pd = unsafe {
@@ -73,7 +65,7 @@ pub fn prepare(
         space.adopt();
     }
     fill(&ports, &msrs);
-    let root = Root { info, map, physical, machine, pd };
+    let root = Root { info, map, machine, pd };
     let (image_start, entry) = root.load_image();
     let physical_space = Table::Physical(root.physical_space(image_start));
     let frames = need(Ref::create(pd, Space::new(pd, physical_space)));
@@ -81,7 +73,7 @@ pub fn prepare(
     root.map(ROOT_UTCB, utcb, MemRights::RW.union(PINNED));
     root.map_log();
     let ec = root.start_thread(utcb, entry);
-    crate::sched::set_tsc_hz(machine.tsc_hz);
+    crate::sched::set_tsc_hz(machine.calibration.tsc_hz);
     let budget = Budget::new(SLICE, 0, arch::tsc());
     let sc = need(Ref::create(pd, Sc::new(ec, HIGHEST, budget)));
     ec.sc.set(Some(sc));
@@ -102,7 +94,7 @@ pub fn prepare(
     let page = need(pd.account.take_page().ok_or(()));
     root.map(ROOT_HIP, page, MemRights::R.union(PINNED));
     // SAFETY: the page is as large as a `Hip`, whose fields are numbers, and holds zeros.
-    root.write_hip(unsafe { &mut *virt(page).cast::<Hip>() }, virtualization, image_start);
+    root.write_hip(unsafe { &mut *virt(page).cast::<Hip>() }, image_start);
     sc
 }
 
@@ -164,7 +156,7 @@ impl Root<'_> {
     fn map_log(&self) {
         let ring = &raw const log::RING as u64;
         for offset in (0..size_of::<hip::LogRing>() as u64).step_by(PAGE_SIZE as usize) {
-            if let Some(pa) = self.physical.translate(self.map.boot, ring + offset) {
+            if let Some(pa) = self.map.physical.translate(self.map.boot, ring + offset) {
                 // Not pinned: the root task may show it to others.
                 self.map(ROOT_LOG + offset, pa, MemRights::R);
             }
@@ -182,7 +174,7 @@ impl Root<'_> {
             // SAFETY: free memory below the pool, in the same region, that nobody else uses. There are
             // not more bytes of content than the segment has in memory.
             unsafe {
-                let (content, to) = (segment.content, self.physical.at(at));
+                let (content, to) = (segment.content, self.map.physical.at(at));
                 to.write_bytes(0, segment.size as usize);
                 to.copy_from_nonoverlapping(content.as_ptr(), content.len());
             }
@@ -205,7 +197,7 @@ impl Root<'_> {
     fn physical_space(&self, image_start: u64) -> &'static PhysicalSpace {
         static SPACE: Once<PhysicalSpace> = Once::new();
         SPACE.call_once(|| {
-            let mut space = PhysicalSpace::new(self.machine.physical_bits);
+            let mut space = PhysicalSpace::new(self.machine.features.physical_bits);
             for &MemoryRegion { start, end, kind, .. } in self.info.memory_regions.iter() {
                 match kind {
                     MemoryRegionKind::Usable => need(space.add_ram(start, end - start)),
@@ -237,20 +229,21 @@ impl Root<'_> {
         need(Ref::create(self.pd, ec))
     }
 
-    fn write_hip(&self, hip: &mut Hip, virtualization: &Virtualization, image_start: u64) {
-        let (machine, pool) = (self.machine, self.map.pool);
+    fn write_hip(&self, hip: &mut Hip, image_start: u64) {
+        let (machine, map, pool) = (self.machine, self.map, self.map.pool);
+        let virtualization = &machine.virtualization;
         let [bundle_from, bundle_to] = self.bundle_range();
         hip.magic = hip::MAGIC;
         hip.version = hip::VERSION;
-        hip.tsc_hz = machine.tsc_hz;
+        hip.tsc_hz = machine.calibration.tsc_hz;
         hip.cpus = u64::from(cpu::count());
         hip.interrupts = u64::from(machine.interrupts);
         hip.bundle_base = bundle_from;
         hip.bundle_len = self.info.ramdisk_len;
-        hip.acpi_rsdp = machine.rsdp;
-        if machine.rsdp != 0
+        hip.acpi_rsdp = map.rsdp;
+        if map.rsdp != 0
             && let Some(copy) = hip.acpi_root.get_mut(..RSDP_LENGTH)
-            && !self.physical.read(machine.rsdp, copy)
+            && !map.physical.read(map.rsdp, copy)
         {
             copy.fill(0);
         }
@@ -293,7 +286,7 @@ impl Root<'_> {
         let Some((start, layout)) = screen::find(self.info) else { return Default::default() };
         let small = |value: usize| u32::try_from(value).unwrap_or(0);
         hip::Framebuffer {
-            base: self.physical.of(start as *const u8),
+            base: self.map.physical.of(start as *const u8),
             stride: small(layout.stride),
             width: small(layout.width),
             height: small(layout.height),

@@ -4,7 +4,7 @@ use bootloader_api::BootInfo;
 use bootloader_api::info::FrameBufferInfo;
 use screen::{Layout, Screen, TEXT_ADDRESS};
 
-use super::memory::{Map, Physical};
+use super::memory::Map;
 use crate::arch::kernel_map;
 use crate::mem::PAGE;
 
@@ -28,9 +28,9 @@ pub fn open(info: &BootInfo) -> Option<Screen<'static>> {
 }
 
 /// The five upper rows of the screen, mapped in the kernel's own tables for the case that the kernel dies.
-pub fn keep(info: &BootInfo, physical: &Physical, map: &Map) -> Option<Screen<'static>> {
+pub fn keep(info: &BootInfo, map: &Map) -> Option<Screen<'static>> {
     let (start, layout) = find(info).map(|(start, layout)| (start, layout.top(5)))?;
-    let first = physical.of(start as *const u8);
+    let first = map.physical.of(start as *const u8);
     let inside = first % PAGE as u64;
     // Page after page, at addresses that follow each other.
     let pages = (first - inside..first + layout.length() as u64).step_by(PAGE);
