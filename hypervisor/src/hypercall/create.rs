@@ -86,18 +86,14 @@ pub fn ec(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let mut ec = Ec::new(pd, kind, home);
     ec.events = (args.a2 >> 32) as Selector;
     if kind.is_vcpu() { vcpu(caller, &mut ec, args) } else { thread(&mut ec, args) }?;
-    match Ref::create(pd, ec) {
-        Ok(ec) => {
-            if kind.is_vcpu() {
-                arch::vcpu::init(ec);
-            }
-            publish(cpu, caller, args.a1, ec)
-        }
-        Err((status, ec)) => {
-            release(&ec);
-            Err(status)
-        }
+    let ec = Ref::create(pd, ec).map_err(|(status, ec)| {
+        release(&ec);
+        status
+    })?;
+    if kind.is_vcpu() {
+        arch::vcpu::init(ec);
     }
+    publish(cpu, caller, args.a1, ec)
 }
 
 /// What a thread or handler has.

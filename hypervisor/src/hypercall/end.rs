@@ -1,5 +1,7 @@
 //! Hypercall `Destroy`.
 
+use core::iter::successors;
+
 use abi::cap::{ObjectType, Perms, Selector};
 use abi::hypercall::Status;
 use hypervisor_logic::objects::Cap;
@@ -43,12 +45,9 @@ fn find(caller: Ref<Ec>, selector: Selector) -> Result<(Ref<Header>, u64), Statu
     let header = unsafe { Ref::<Header>::from_address(object) };
     match header.ty {
         ObjectType::Pd => {
-            let mut above = Some(caller.pd);
-            while let Some(pd) = above {
-                if pd.header() == header {
-                    return Err(Status::BadParam);
-                }
-                above = pd.parent();
+            let mut above = successors(Some(caller.pd), |pd| pd.parent());
+            if above.any(|pd| pd.header() == header) {
+                return Err(Status::BadParam);
             }
         }
         ObjectType::Space => {

@@ -24,7 +24,7 @@ pub struct Pd {
     /// Page-table root of its host space, 0 before that is made.
     pub cr3: Local<u64>,
     /// Root page of its object table, 0 before that is made.
-    table: Local<u64>,
+    pub table: Local<u64>,
     /// Its host space.
     pub host: Local<Option<Ref<Space>>>,
     /// Its port space.
@@ -82,13 +82,7 @@ impl Pd {
 
     /// The domain's object space.
     pub fn object_table(&self) -> Option<ObjectTable> {
-        let root = self.table.get();
-        (root != 0).then_some(ObjectTable::from_root(root))
-    }
-
-    /// Makes `table` the domain's object space.
-    pub fn set_objects(&self, table: ObjectTable) {
-        self.table.set(table.root);
+        self.has_objects().then(|| ObjectTable::from_root(self.table.get()))
     }
 
     /// The capability at a selector; one that matches nothing if there is none.

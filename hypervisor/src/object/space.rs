@@ -71,14 +71,10 @@ impl Space {
             SpaceKind::Physical => return Err(Status::BadParam),
         };
         // A failure from here on must give the tables back.
-        let space = match Ref::create(pd, Self::new(pd, table)) {
-            Ok(space) => space,
-            Err((status, table)) => {
-                table.table.free(&pd);
-                return Err(status);
-            }
-        };
-        Ok(space)
+        Ref::create(pd, Self::new(pd, table)).map_err(|(status, space)| {
+            space.table.free(&pd);
+            status
+        })
     }
 
     /// Whether its end has begun, which whoever destroys it may interrupt: then nothing new may get into it.
@@ -97,9 +93,7 @@ impl Space {
     /// Makes this the space that the threads of its domain run in, if they have none of the kind.
     pub fn adopt(&self) {
         match &self.table {
-            Table::Object(table) if !self.pd.has_objects() => {
-                self.pd.set_objects(ObjectTable::from_root(table.root));
-            }
+            Table::Object(table) if !self.pd.has_objects() => self.pd.table.set(table.root),
             Table::Host(table) if self.pd.cr3.get() == 0 => {
                 self.pd.cr3.set(table.root);
                 self.pd.host.set(Some(Ref::of(self)));
