@@ -144,8 +144,7 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> N
 pub fn give_up(ec: Ref<Ec>) -> bool {
     let mut next = Some(ec);
     while let Some(ec) = next {
-        let retry = ec.retry.replace(Retry::None);
-        match retry {
+        match ec.retry.replace(Retry::None) {
             Retry::None => {
                 next = ec.callee.get();
                 continue;

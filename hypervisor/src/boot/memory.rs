@@ -3,7 +3,7 @@
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 
-use crate::arch::kernel_map::{ACCESSED, ADDRESS, DIRTY, NO_EXECUTE, PRESENT, WRITE};
+use crate::arch::kernel_map::{ACCESSED, ADDRESS, DIRTY, LARGE_PAGE, NO_EXECUTE, PRESENT, WRITE};
 use crate::mem::{PAGE, WINDOW, pool};
 use crate::panic::refuse;
 use crate::println;
@@ -19,9 +19,6 @@ const LEAST: u64 = 8 << 20;
 const MOST: u64 = 256 << 20;
 /// What must be left for tasks.
 const REST: u64 = 16 << 20;
-
-/// Bit of an entry: it is a leaf, above the last level.
-const LARGE_PAGE: u64 = 1 << 7;
 
 /// All physical memory, as the loader maps it. Only until the root task starts.
 pub struct Physical {

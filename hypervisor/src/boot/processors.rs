@@ -10,7 +10,7 @@ use hypervisor_logic::frames::Frames;
 
 use super::machine::{self, Machine};
 use super::memory::{Map, Physical};
-use crate::arch::kernel_map::{ACCESSED, DIRTY, PRESENT, WRITE};
+use crate::arch::kernel_map::{ACCESSED, DIRTY, LARGE_PAGE, PRESENT, WRITE};
 use crate::arch::{self, cpu, lapic, space};
 use crate::mem::tables::Kernel;
 use crate::mem::{PAGE, pool};
@@ -124,7 +124,6 @@ impl Page {
 
 /// A root table with the kernel's half and the first 2 MiB of memory at their own addresses; and the tables for that.
 fn low_root(template: u64) -> Option<[u64; 3]> {
-    const LARGE_PAGE: u64 = 1 << 7;
     let tables = [pool::alloc()?, pool::alloc()?, pool::alloc()?];
     let [root, pointers, directory] = tables;
     for index in 256..512 {

@@ -27,6 +27,8 @@ const CACHE_DISABLE: u64 = 1 << 4;
 pub const ACCESSED: u64 = 1 << 5;
 /// It was written through.
 pub const DIRTY: u64 = 1 << 6;
+/// It is a leaf, above the last level.
+pub const LARGE_PAGE: u64 = 1 << 7;
 /// Execution is not allowed.
 pub const NO_EXECUTE: u64 = 1 << 63;
 /// The physical address.

@@ -45,14 +45,13 @@ pub fn calibrate() -> Option<Calibration> {
     lapic::write(lapic::DIVIDE, 0b1011);
     lapic::write(lapic::LVT_TIMER, 1 << 16 | u32::from(VECTOR));
     lapic::write(lapic::INITIAL_COUNT, u32::MAX);
-    let mut best: Option<(u64, u64)> = None;
-    for _ in 0..CALIBRATIONS {
-        let found = measure()?;
-        best = Some(best.map_or(found, |best| best.min(found)));
+    let mut best = measure()?;
+    for _ in 1..CALIBRATIONS {
+        best = best.min(measure()?);
     }
     lapic::write(lapic::INITIAL_COUNT, 0);
     let scale = |ticks: u64| ticks.saturating_mul(PIT_HZ) / PIT_TICKS;
-    best.map(|(tsc, apic)| Calibration { tsc_hz: scale(tsc), apic_hz: scale(apic) })
+    Some(Calibration { tsc_hz: scale(best.0), apic_hz: scale(best.1) })
 }
 
 /// Ticks of the time-stamp counter and the local APIC timer in [`PIT_TICKS`].
@@ -73,10 +72,8 @@ fn measure() -> Option<(u64, u64)> {
             if inb(0x61) & OUT != 0 {
                 let (end, apic_end) = now();
                 outb(0x61, before);
-                return Some((
-                    end.wrapping_sub(start),
-                    u64::from(apic_start.wrapping_sub(apic_end)),
-                ));
+                let apic = apic_start.wrapping_sub(apic_end);
+                return Some((end.wrapping_sub(start), apic.into()));
             }
         }
     }
