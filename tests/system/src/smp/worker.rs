@@ -90,7 +90,7 @@ pub fn until(bench: &Bench<'_>, what: &str, mut so: impl FnMut() -> bool) -> Che
 
 /// Asks again as long as the answer is that it is not done yet.
 pub fn insist(what: &str, mut ask: impl FnMut() -> Result<bool, Status>) -> Check {
-    for _ in 0..1_000_000 {
+    for _ in 0..100_000 {
         match ask() {
             Ok(true) => return Ok(()),
             Ok(false) => core::hint::spin_loop(),
