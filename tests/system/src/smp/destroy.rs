@@ -17,7 +17,7 @@ use runtime::task::cpus;
 
 use super::domain::Domain;
 use super::worker::{
-    Counter, Worker, another, end, handler_on, insist, nap, on, show, slice, spawn_on, until,
+    Counter, Worker, end, handler_on, insist, nap, on, others, show, slice, spawn_on, until,
     without_loss, workers,
 };
 use crate::kernel::threads::semaphore;
@@ -43,7 +43,7 @@ pub const TESTS: &[Test] = &[
 const ROUNDS: u64 = 8;
 
 fn running_thread(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         without_loss(ROUNDS, || {
             let counter = Counter::new(cpu, slice(bench, 2))?;
             counter.goes_on(bench)?;
@@ -62,7 +62,7 @@ fn running_thread(bench: &mut Bench<'_>) -> Check {
 }
 
 fn waiting_thread(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let sm = semaphore()?;
         without_loss(ROUNDS, || {
             for deadline in [FOREVER, bench.in_ms(3)] {
@@ -137,7 +137,7 @@ impl Server {
 
 /// Its caller is told, whether it computes or waits.
 fn serving_handler(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let worker = Worker::new(bench, cpu)?;
         for computes in [true, false] {
             without_loss(ROUNDS, || {
@@ -172,7 +172,7 @@ fn tell(told: &AtomicU64, status: Result<(), Status>) {
 
 /// The handler finishes for nobody, and serves the next.
 fn calling_thread(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let worker = Worker::new(bench, cpu)?;
         for computes in [true, false] {
             without_loss(ROUNDS, || {
@@ -232,7 +232,7 @@ fn guest_is_gone(bench: &Bench<'_>, vm: &Vm) -> Check {
 }
 
 fn guest(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         guests_without_loss(|| {
             let vm = counting_guest(bench, cpu)?;
             // SAFETY: a virtual CPU has no memory of this task's.
@@ -260,7 +260,7 @@ fn guests_without_loss(mut once: impl FnMut() -> Check) -> Check {
 
 /// While its handler has it; that finishes for nobody.
 fn guest_in_an_exit(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let mut vm = counting_guest(bench, cpu)?;
         vm.start(Mode::Long, code!(64, "cpuid", "hlt"), Exit::Cpuid)?;
         // SAFETY: a virtual CPU has no memory of this task's.
@@ -274,7 +274,7 @@ fn guest_in_an_exit(bench: &mut Bench<'_>) -> Check {
 }
 
 fn stopped_guest(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         guests_without_loss(|| {
             let vm = counting_guest(bench, cpu)?;
             insist("stopping", || vm.vcpu.stop())?;
@@ -289,7 +289,7 @@ fn stopped_guest(bench: &mut Bench<'_>) -> Check {
 
 /// A thread without time stands still, and goes on with new.
 fn time(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let share = slice(bench, 2);
         let counter = Counter::new(cpu, share)?;
         let (ec, sc) = (counter.thread.ec.selector(), counter.thread.sc.selector());

@@ -15,7 +15,7 @@ use runtime::thread::Thread;
 use super::destroy::{counting_guest, guest_goes_on};
 use super::vcpus::{read, stop_it, vm_on, write};
 use super::worker::{
-    Counter, Worker, apic_ids, end, far_pairs, few, handler_on, insist, nap, others, show, slice,
+    Counter, Worker, apic_ids, end, far_pairs, handler_on, insist, nap, others, show, slice,
     spawn_on, until, workers,
 };
 use crate::kernel::threads::semaphore;
@@ -73,7 +73,7 @@ fn oneself(bench: &mut Bench<'_>) -> Check {
 fn running_thread(bench: &mut Bench<'_>) -> Check {
     let ids = apic_ids(bench)?;
     let counter = Counter::new(0, slice(bench, 2))?;
-    for round in 0..ROUNDS {
+    for round in 0..ROUNDS * ids.len() {
         counter.goes_on(bench)?;
         let cpu = (round * 3 + 1) % ids.len();
         move_to(counter.thread.ec, cpu as u16)?;
@@ -130,8 +130,8 @@ impl Waiter {
 
 fn waiting_thread(bench: &mut Bench<'_>) -> Check {
     let ids = apic_ids(bench)?;
-    for from in few() {
-        for to in few() {
+    for from in cpus() {
+        for to in cpus() {
             for deadline in [FOREVER, bench.in_ms(1_000_000)] {
                 let waiter = Waiter::new(bench, from, deadline)?;
                 move_to(waiter.thread.ec, to)?;
@@ -149,8 +149,8 @@ fn waiting_thread(bench: &mut Bench<'_>) -> Check {
 /// What it waits for, it goes on waiting for: its deadline comes with it.
 fn deadline(bench: &mut Bench<'_>) -> Check {
     let ids = apic_ids(bench)?;
-    for from in few() {
-        for to in few() {
+    for from in cpus() {
+        for to in cpus() {
             let deadline = bench.in_ms(3);
             let waiter = Waiter::new(bench, from, deadline)?;
             move_to(waiter.thread.ec, to)?;

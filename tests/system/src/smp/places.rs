@@ -15,7 +15,7 @@ use runtime::thread::Thread;
 
 use super::domain::Domain;
 use super::worker::{
-    Counter, apic_ids, end, few, handler_on, nap, others, show, slice, spawn_on, until, workers,
+    Counter, apic_ids, end, handler_on, nap, others, show, slice, spawn_on, until, workers,
 };
 use crate::kernel::threads::STACK;
 use crate::report::{Bench, Check, Test};
@@ -96,7 +96,7 @@ fn absent(bench: &mut Bench<'_>) -> Check {
 /// A domain cannot have a CPU that it was not given.
 fn limits(bench: &mut Bench<'_>) -> Check {
     let share = slice(bench, 2);
-    for allowed in few() {
+    for allowed in cpus() {
         let domain = Domain::new(bench, Limits { priority: 2, cpus: 1 << allowed })?;
         for cpu in cpus() {
             let thread = domain.thread(cpu, cpu.into());
@@ -187,8 +187,8 @@ fn calls(bench: &mut Bench<'_>) -> Check {
 
 /// A fault goes to a handler on its CPU; with the portals of another the thread ends, and nothing else happens.
 fn events(bench: &mut Bench<'_>) -> Check {
-    for cpu in few() {
-        for at in few() {
+    for cpu in cpus() {
+        for at in cpus() {
             let taken = crate::kernel::threads::semaphore()?;
             let handler: Handler<_> = handler_on(at, taken)?;
             let portals = FREE.range(32).map_err(show)?;

@@ -14,7 +14,7 @@ use runtime::space::ObjectSpace;
 use runtime::task::cpus;
 
 use super::domain::{DATA, Domain, Faults};
-use super::worker::{Worker, another, end, nap, on, others, show, slice, until};
+use super::worker::{Worker, end, nap, on, others, show, slice, until};
 use crate::kernel::threads::semaphore;
 use crate::report::{Bench, Check, Test};
 use crate::vcpu::modes::Mode;
@@ -58,11 +58,11 @@ fn take_away(bench: &Bench<'_>, cpu: u16, rights: MemRights) -> Check {
 }
 
 fn memory(bench: &mut Bench<'_>) -> Check {
-    another().into_iter().try_for_each(|cpu| take_away(bench, cpu, MemRights::RWX))
+    others().into_iter().try_for_each(|cpu| take_away(bench, cpu, MemRights::RWX))
 }
 
 fn write_right(bench: &mut Bench<'_>) -> Check {
-    another().into_iter().try_for_each(|cpu| take_away(bench, cpu, MemRights::W))
+    others().into_iter().try_for_each(|cpu| take_away(bench, cpu, MemRights::W))
 }
 
 /// Threads of one domain on all CPUs but this one lose their page together.
@@ -101,7 +101,7 @@ fn all_at_once(bench: &mut Bench<'_>) -> Check {
 /// A guest on another CPU writes to a page that is taken away, without an exit in between.
 fn guest_memory(bench: &mut Bench<'_>) -> Check {
     const PAGE: u64 = 0x2_0000;
-    for cpu in another() {
+    for cpu in others() {
         for rights in [MemRights::W, MemRights::RWX] {
             let share = slice(bench, bench.priority - 2);
             let mut vm = Vm::on(bench, 0, Spaces::default(), (on(cpu), share))?;

@@ -6,7 +6,7 @@ use runtime::clock::now;
 use runtime::ec::Ec;
 
 use super::destroy::{counting_guest, guest_count, guest_goes_on};
-use super::worker::{another, insist, nap, on, show, slice};
+use super::worker::{insist, nap, on, others, show, slice};
 use crate::report::{Bench, Check, Test};
 use crate::vcpu::modes::{Mode, stub};
 use crate::vcpu::vm::{CODE, Spaces, Vm};
@@ -63,7 +63,7 @@ pub fn vm_on(bench: &Bench<'_>, cpu: u16) -> Result<Vm, alloc::string::String> {
 
 /// One exit for each call, and no exit without one.
 fn recall(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let mut vm = counting_guest(bench, cpu)?;
         for round in 0..ROUNDS {
             nap(bench, round * 7 % 50);
@@ -85,7 +85,7 @@ fn recall(bench: &mut Bench<'_>) -> Check {
 }
 
 fn recall_in_an_exit(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let mut vm = vm_on(bench, cpu)?;
         for _ in 0..ROUNDS / 4 {
             vm.start(Mode::Long, code!(64, "cpuid", "hlt"), Exit::Cpuid)?;
@@ -102,7 +102,7 @@ fn recall_in_an_exit(bench: &mut Bench<'_>) -> Check {
 /// It stands still when that is said, has what it had, and goes on with what it is given.
 fn stop(bench: &mut Bench<'_>) -> Check {
     const SEEN: Groups = Groups::ACDB.union(Groups::RIP);
-    for cpu in another() {
+    for cpu in others() {
         let vm = counting_guest(bench, cpu)?;
         let ec = vm.vcpu;
         let refused = ec.read(bench.utcb, Groups::RIP).err();
@@ -139,7 +139,7 @@ fn stop(bench: &mut Bench<'_>) -> Check {
 
 /// An interrupt that is written while it stands still arrives once; the guest counts them.
 fn events(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let mut vm = vm_on(bench, cpu)?;
         // The stub of vector 0x40 halts, and goes back to the loop behind that.
         vm.load(Mode::Long, code!(64, "2:", "inc rax", "jmp 2b"))?;
@@ -169,7 +169,7 @@ fn events(bench: &mut Bench<'_>) -> Check {
 
 /// A deadline that passes while it stands still is kept for later, and comes once.
 fn deadline(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let mut vm = vm_on(bench, cpu)?;
         vm.load(Mode::Long, code!(64, "2:", "inc rax", "jmp 2b"))?;
         vm.state.rflags = 0x202;
@@ -208,7 +208,7 @@ fn deadline(bench: &mut Bench<'_>) -> Check {
 
 /// What is read can be written back, and it goes on as if nothing had been.
 fn every_group(bench: &mut Bench<'_>) -> Check {
-    for cpu in another() {
+    for cpu in others() {
         let vm = counting_guest(bench, cpu)?;
         let ec = vm.vcpu;
         let all = Groups(Groups::ALL.0 & !Groups::QUAL.0);

@@ -37,18 +37,6 @@ pub fn others() -> Vec<u16> {
     cpus().skip(1).collect()
 }
 
-/// One of those that stands for the rest, where that is the same for each: the last.
-pub fn another() -> Vec<u16> {
-    cpus().skip(1).last().into_iter().collect()
-}
-
-/// The first two and the last: enough of all pairs.
-pub fn few() -> Vec<u16> {
-    let mut few: Vec<u16> = cpus().take(2).chain(another()).collect();
-    few.dedup();
-    few
-}
-
 /// Two different CPUs, as far apart as there are, in both orders; the main thread is on one of them.
 pub fn far_pairs() -> [(u16, u16); 2] {
     let last = cpus().last().unwrap_or(0);
