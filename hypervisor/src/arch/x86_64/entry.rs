@@ -1,7 +1,7 @@
 //! The ways into and out of the kernel.
 //!
-//! Every entry calls a Rust function, which takes the kernel's lock and returns the context to go on with; that context's `resume`
-//! field holds the address of its exit path, which gives the lock back. There is one kernel stack for each CPU, and it is empty at
+//! Every entry takes the kernel's lock and calls a Rust function, which returns the context to go on with; that context's `resume`
+//! field holds the address of its exit path, which gives the lock back. [`super::trap::trap`] takes it itself, where it is needed. There is one kernel stack for each CPU, and it is empty at
 //! every entry. What an entry saves before it has the lock, and an exit loads without it, is in the context that runs on this CPU: another
 //! CPU changes nothing of it.
 //!
