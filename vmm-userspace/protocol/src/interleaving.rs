@@ -1,11 +1,13 @@
-//! Every interleaving, and every reordering that the memory model allows, of small transfers:
-//! `loom` runs the real ring code under all of them. A lost wake-up shows as a deadlock.
+//! Every interleaving, and every reordering that the memory model allows, of small transfers and of threads that exclude each other:
+//! `loom` runs the real code under all of them. A lost wake-up shows as a deadlock.
 
 use std::vec::Vec;
 
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use crate::mutex;
 use crate::ring::{Consumer, Producer, Ring};
 
 /// A counting semaphore, as the kernel's.
@@ -90,4 +92,46 @@ fn nothing_is_lost_when_the_ring_has_room() {
 #[test]
 fn nothing_is_lost_when_the_producer_has_to_wait() {
     transfer::<1>(b"abc");
+}
+
+/// A lock, the semaphores that were made for it, and what it guards: without order of its own, so that what the lock does not order
+/// shows.
+struct Guarded {
+    mutex: mutex::Mutex,
+    made: AtomicU32,
+    semaphores: [Semaphore; 3],
+    value: AtomicU64,
+}
+
+impl Guarded {
+    fn add_one(&self) {
+        let create = || self.made.fetch_add(1, Relaxed) + 1;
+        let find = |selector: u32| &self.semaphores[selector as usize - 1];
+        self.mutex.take(create, |selector| find(selector).down());
+        self.value.store(self.value.load(Relaxed) + 1, Relaxed);
+        self.mutex.give(|selector| find(selector).up());
+    }
+}
+
+#[test]
+fn one_thread_at_a_time_holds_a_lock_and_each_gets_it() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let guarded = Arc::new(Guarded {
+            mutex: mutex::Mutex::new(),
+            made: AtomicU32::new(0),
+            semaphores: std::array::from_fn(|_| Semaphore::new()),
+            value: AtomicU64::new(0),
+        });
+        let others: [_; 2] = std::array::from_fn(|_| {
+            let guarded = Arc::clone(&guarded);
+            thread::spawn(move || guarded.add_one())
+        });
+        guarded.add_one();
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(guarded.value.load(Relaxed), 3);
+    });
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`startup`] | the page that the root task hands to every task it starts |
 //! | [`outcome`] | how a task says that it has ended, and why |
+//! | [`mutex`] | mutual exclusion between the threads of a task |
 //! | [`ring`] | a stream of bytes from one task to another |
 //! | [`console`] | the streams between a task and the console service |
 //!
@@ -16,6 +17,7 @@
 extern crate std;
 
 pub mod console;
+pub mod mutex;
 pub mod outcome;
 pub mod ring;
 pub mod startup;
