@@ -19,6 +19,9 @@ const COM1: u16 = 0x3f8;
 /// Whether lines also go to the serial port: from boot until user space takes it over, and again when the kernel dies.
 static DIRECT: AtomicBool = AtomicBool::new(true);
 
+/// Whether a CPU has died: closing the lock twice would open it.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
 static SINK: Mutex<Sink> = Mutex::new(Sink { serial: None, screen: None, kept: None });
 
 struct Sink {
@@ -92,7 +95,9 @@ pub fn hand_over() {
 /// Takes the serial port and the screen back, because the kernel is about to stop for good.
 pub fn take_back() {
     // No other CPU enters the kernel from now on.
-    KERNEL.close();
+    if !CLOSED.swap(true, Ordering::Relaxed) {
+        KERNEL.close();
+    }
     // SAFETY: only called on the way to a halt with interrupts off; whoever held the lock never runs again.
     unsafe { SINK.force_unlock() };
     if !DIRECT.swap(true, Ordering::Relaxed) {

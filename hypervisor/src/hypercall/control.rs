@@ -100,8 +100,7 @@ pub fn ec(cpu: &Cpu, caller: Ref<Ec>, args: Args) -> Outcome {
 /// Binds a context to another CPU.
 fn move_to(caller: Ref<Ec>, ec: Ref<Ec>, number: u64) -> Outcome {
     let to = cpu::find(number).ok_or(Status::BadCpu)?;
-    let payer = ec.sc.get().and_then(|sc| sc.header().payer.get());
-    if !ec.pd.may_use(to.number) || payer.is_some_and(|payer| !payer.may_use(to.number)) {
+    if !errand::may_go(ec, to) {
         return Err(Status::BadCpu);
     }
     if matches!(ec.state.get(), State::Dead | State::Ending) {
@@ -113,7 +112,7 @@ fn move_to(caller: Ref<Ec>, ec: Ref<Ec>, number: u64) -> Outcome {
     if !errand::is_free(ec) {
         return Err(Status::Busy);
     }
-    if errand::is_held(ec) {
+    if errand::is_held(ec) || errand::is_paying(ec) {
         let left = errand::leave(Errand::Move(ec, to));
         // Who moves himself is there when this returns.
         return if left && ec == caller { Ok(Values::NONE) } else { Err(Status::Busy) };

@@ -39,11 +39,11 @@ pub fn grant(caller: &Pd, args: Args) -> Outcome {
             let mut table = ObjectTable::from_root(table.root);
             capabilities(source, &mut table, &target.pd, [from, to, count], perms)
         }
-        (Table::Port(source), Table::Port(target)) | (Table::Msr(source), Table::Msr(target)) => {
+        (Table::Port(source), Table::Port(bitmap)) | (Table::Msr(source), Table::Msr(bitmap)) => {
             // A number means the same everywhere.
-            permit(from, count, |number| {
+            permit(&target, from, count, |number| {
                 if from == to && source.allows(number) {
-                    target.allow(number, true);
+                    bitmap.allow(number, true);
                 }
             })
         }
@@ -51,12 +51,13 @@ pub fn grant(caller: &Pd, args: Args) -> Outcome {
     }
 }
 
-/// Does something about some of `count` ports or registers.
-fn permit(first: u64, count: u64, act: impl FnMut(u64)) -> Outcome {
+/// Does something about some of `count` ports or registers of a space.
+fn permit(space: &Space, first: u64, count: u64, act: impl FnMut(u64)) -> Outcome {
     first.checked_add(count).ok_or(Status::BadParam)?;
     let step = count.min(STEP);
+    shootdown::leave_guest(space);
     (first..first + step).for_each(act);
-    arch::space::forget_ports();
+    arch::space::forget_ports(space);
     Ok(Values::progress(step, count))
 }
 
@@ -153,7 +154,7 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             Ok(Values::progress(done, count))
         }
         Table::Port(bitmap) | Table::Msr(bitmap) => {
-            permit(first, count, |number| bitmap.allow(number, false))
+            permit(&space, first, count, |number| bitmap.allow(number, false))
         }
         Table::Host(table) => {
             let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);

@@ -216,7 +216,7 @@ fn space(cpu: &Cpu, space: Ref<Space>) -> bool {
         }
         Table::Guest(table) => table.reclaim(account, &mut cursor, ENTRIES),
         Table::Port(_) => {
-            arch::space::forget_ports();
+            arch::space::forget_ports(&space);
             true
         }
         Table::Msr(_) | Table::Physical(_) => true,

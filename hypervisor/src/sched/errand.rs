@@ -68,7 +68,7 @@ pub fn run(cpu: &Cpu, errand: Errand) {
             stop_for_good(ec);
             true
         }
-        Errand::Move(..) => is_free(ec),
+        Errand::Move(_, to) => is_free(ec) && may_go(ec, to),
     };
     if !done {
         return;
@@ -96,12 +96,28 @@ pub fn is_free(ec: Ref<Ec>) -> bool {
     ec.callee.get().is_none() && ec.caller.get().is_none() && ec.waiters.first().is_none()
 }
 
-/// Binds a context that is free, and that its CPU does not hold, to another one: with its time, and what it waits for.
+/// Whether the domain of a context, and whoever pays for its time, may use a CPU.
+pub fn may_go(ec: Ref<Ec>, to: Ref<Cpu>) -> bool {
+    let payer = ec.sc.get().and_then(|sc| sc.header().payer.get());
+    ec.pd.may_use(to.number) && payer.is_none_or(|payer| payer.may_use(to.number))
+}
+
+/// Whether the CPU of a context runs on its time: also for a chain of calls that another CPU has just cut.
+pub fn is_paying(ec: Ref<Ec>) -> bool {
+    ec.sc.get().is_some_and(|sc| ec.cpu.get().current_sc.get() == Some(sc))
+}
+
+/// Binds a context that is free, and that its CPU neither holds nor runs on the time of, to another one: with its time, and what it
+/// waits for.
 pub fn relocate(ec: Ref<Ec>, to: Ref<Cpu>) {
+    // One that asked for the same, or something else, before its CPU had let go of it.
+    forget(ec);
+    ec.vcpu.svm.forget_tag();
     let from = ec.cpu.replace(to);
     ec.kernel_stack.set(to.stack_top);
-    if let Some(deadline) = from.timeouts.take_out(&ec.timeout) {
-        to.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline);
+    if let Some(deadline) = from.timeouts.take_out(&ec.timeout)
+        && to.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline)
+    {
         request(&to);
     }
     // Nobody else's time waits for it, so it is either its own or nobody's.

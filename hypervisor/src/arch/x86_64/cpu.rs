@@ -224,6 +224,8 @@ pub fn install(
     for offset in PAGES {
         map(base + offset, pool::alloc()?)?;
     }
+    // A CPU that did not start may have had a block here.
+    super::space::flush_host();
     // SAFETY: a page of its own, for a context that stays.
     let idle = unsafe { Ref::from_address(virt(pool::alloc()?) as u64) };
     let host_state = pool::alloc()?;

@@ -13,6 +13,7 @@
 use super::cpu::{self, Cpu};
 use super::{flush_guest, space};
 use crate::mem::pool;
+use crate::object::Ref;
 use crate::object::space::Space;
 
 /// Translations of host spaces.
@@ -21,6 +22,8 @@ const HOST: u32 = 1 << 0;
 const GUEST: u32 = 1 << 1;
 /// The page-table root that is loaded.
 const ROOT: u32 = 1 << 2;
+/// Only to be in the kernel.
+const NOTHING: u32 = 1 << 3;
 
 /// On another CPU than the one that wants it: does what that waits for.
 #[inline]
@@ -71,9 +74,24 @@ pub fn host(root: u64) {
     demand(HOST, |cpu| cpu.cr3.get() == root);
 }
 
-/// A guest space has lost something.
+/// A guest space has lost something. From then on only those CPUs may have translations that have a virtual CPU of it loaded.
 pub fn guest(space: &Space) {
     demand(GUEST, |cpu| cpu.is_here() || space.cpus.get() >> cpu.number & 1 != 0);
+    let loaded = cpu::all().filter(|cpu| uses(cpu, space));
+    space.cpus.set(loaded.fold(0, |cpus, cpu| cpus | 1 << cpu.number));
+}
+
+/// Whether the virtual CPU that is loaded on `cpu` uses a space.
+fn uses(cpu: &Cpu, space: &Space) -> bool {
+    cpu.vcpu.get().is_some_and(|vcpu| vcpu.vcpu.spaces.contains(&Some(Ref::of(space))))
+}
+
+/// Permission bitmaps may not change while a processor is in a guest that uses them (SDM 3C 25.11.4). Who has left it waits for the
+/// lock.
+pub fn leave_guest(space: &Space) {
+    demand(NOTHING, |cpu| {
+        !cpu.is_here() && cpu.vcpu.get() == Some(cpu.current.get()) && uses(cpu, space)
+    });
 }
 
 /// A host space is about to end. No thread runs in it, but a CPU may not have loaded another since.

@@ -16,7 +16,7 @@ use crate::mem::tables::{Kernel, Tables};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::object::pd::Account;
-use crate::object::space::Table;
+use crate::object::space::{Space, Table};
 
 /// Root table whose upper half every host space shares.
 static TEMPLATE: AtomicU64 = AtomicU64::new(0);
@@ -205,8 +205,8 @@ pub fn load_ports(cpu: &Cpu, ec: Ref<Ec>) -> bool {
 }
 
 /// A port space changed: whoever has it loaded must load it again. The processor reads the offset of the bitmap at each access.
-pub fn forget_ports() {
-    for cpu in cpu::all() {
+pub fn forget_ports(space: &Space) {
+    for cpu in cpu::all().filter(|cpu| cpu.ports.get() == Some(Ref::of(space))) {
         cpu.ports.set(None);
         cpu.ports_open.set(false);
         cpu.block().tss.io_map.set(IO_MAP_NONE);

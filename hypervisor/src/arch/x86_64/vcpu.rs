@@ -269,16 +269,16 @@ pub fn recall(ec: Ref<Ec>) {
 pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
     match ec.state.get() {
         State::Dead | State::Ending => return Err(Status::Aborted),
-        _ if is_held_elsewhere(ec) => {
-            errand::leave(Errand::Stop(ec));
-            return Err(Status::Busy);
-        }
-        _ if ec.callee.get().is_none() => ec.state.set(State::Stopped),
-        _ => {
+        _ if ec.callee.get().is_some() => {
             ec.vcpu.stopping.set(true);
             ec.vcpu.attention.set(true);
             return Err(Status::Busy);
         }
+        _ if is_held_elsewhere(ec) => {
+            errand::leave(Errand::Stop(ec));
+            return Err(Status::Busy);
+        }
+        _ => ec.state.set(State::Stopped),
     }
     Ok(())
 }
@@ -286,6 +286,8 @@ pub fn stop(ec: Ref<Ec>) -> Result<(), Status> {
 /// Lets a virtual CPU go on.
 pub fn go(ec: Ref<Ec>) {
     ec.vcpu.stopping.set(false);
+    // A stop that another CPU has not come to yet is withdrawn as well.
+    errand::forget(ec);
     if ec.state.get() == State::Stopped {
         ec.state.set(State::Ready);
         sched::unpark(ec);
@@ -329,8 +331,10 @@ pub fn set_deadline(ec: Ref<Ec>, deadline: u64) {
     let cpu = ec.cpu.get();
     if ec.vcpu.deadline.replace(deadline) != deadline
         && cpu.timeouts.arm(&ec.timeout, Owner::Ec(ec), deadline)
+        // On another CPU it stands still, and the decision after it goes on programs the timer.
+        && cpu.is_here()
     {
-        if cpu.is_here() { sched::refresh_timer(&cpu) } else { sched::request(&cpu) }
+        sched::refresh_timer(&cpu);
     }
 }
 
