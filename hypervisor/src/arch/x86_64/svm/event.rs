@@ -38,6 +38,13 @@ pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
     }
 }
 
+/// Whether the next entry delivers an interrupt of a device.
+#[inline(always)]
+pub fn injects_interrupt(vmcb: Vmcb) -> bool {
+    const TYPE: u64 = 7 << 8;
+    vmcb.read(f::EVENTINJ) & (VALID | TYPE) == VALID
+}
+
 /// If the exit came during the delivery of an event, prepares its delivery at the next entry (APM 2 15.7.2, 15.20). Returns the kind
 /// of event.
 #[inline(always)]

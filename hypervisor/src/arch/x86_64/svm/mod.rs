@@ -78,8 +78,8 @@ pub fn probe() -> Result<Virtualization, Refusal> {
 static QEMU: AtomicBool = AtomicBool::new(false);
 
 /// Whether this is QEMU's own emulation, which differs from a processor (seen in 7.2): it has no intercept of XSETBV, saves the
-/// wrong registers when it refuses a guest, does not bring back the kernel's CR0 from some, and forgets interrupts that come during an
-/// exit.
+/// wrong registers when it refuses a guest, does not bring back the kernel's CR0 from some, forgets interrupts that come during an
+/// exit, and may deliver an injected one twice.
 #[inline(always)]
 fn is_emulated_by_qemu() -> bool {
     QEMU.load(Ordering::Relaxed)

@@ -8,10 +8,11 @@ use hypervisor_logic::tags::Assigned;
 
 use super::nmi::Nmi;
 use super::vmcb::Vmcb;
-use super::{EFER_SVME, exception};
+use super::{EFER_SVME, event, exception};
 use crate::arch::cpu::Cpu;
+use crate::arch::interrupts::KICK;
 use crate::arch::msr::TSC_AUX;
-use crate::arch::{Resume, bitmaps};
+use crate::arch::{Resume, bitmaps, lapic};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::sync::Local;
@@ -144,6 +145,11 @@ pub fn own(ec: &Ec) {
 pub fn prepare(cpu: &Cpu, ec: &Ec) {
     if !cpu.tags().is_current(ec.vcpu.svm.tag.get()) {
         new_tag(cpu, ec);
+    }
+    if super::is_emulated_by_qemu() && event::injects_interrupt(Vmcb::of(ec)) {
+        // It remembers the interrupt as an exception that is not delivered yet, and delivers it a second time, whatever the guest's IF,
+        // if its own threads interrupt it before the guest is left. With an interrupt that waits, the guest is left at once.
+        lapic::send(cpu.apic, lapic::FIXED | u32::from(KICK));
     }
 }
 
