@@ -7,6 +7,7 @@
 //! | [`terminal`] | what a terminal shows of that stream |
 //! | [`display`] | brings it onto the machine's screen |
 //! | [`keys`] | finds the escape key among what is typed |
+//! | [`moderation`] | how often the serial port may interrupt |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -14,5 +15,6 @@ extern crate alloc;
 
 pub mod display;
 pub mod keys;
+pub mod moderation;
 pub mod output;
 pub mod terminal;

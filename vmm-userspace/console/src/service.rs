@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use console::display::Display;
 use console::keys::{Key, Keys};
+use console::moderation::Moderation;
 use console::output::{Kind, Output};
 use protocol::console::{ConsoleChannel, INPUT, LOG, LogChannel, OUTPUT};
 use protocol::ring::{Consumer, Producer};
@@ -56,6 +57,7 @@ struct Reader {
 /// Everything.
 pub struct Service {
     uart: Option<Uart>,
+    moderation: Moderation,
     display: Option<Display<'static>>,
     output: Output,
     sources: Vec<Source>,
@@ -119,10 +121,16 @@ impl Reader {
 
 impl Service {
     /// Serves `clients` at the serial port and the screen.
-    pub fn new(uart: Option<Uart>, display: Option<Display<'static>>, clients: &[Client]) -> Self {
+    pub fn new(
+        uart: Option<Uart>,
+        moderation: Moderation,
+        display: Option<Display<'static>>,
+        clients: &[Client],
+    ) -> Self {
         let consoles = clients.iter().filter(|client| !client.console.is_empty()).count();
         let mut service = Self {
             uart,
+            moderation,
             display,
             output: Output::new(),
             sources: Vec::new(),
@@ -194,7 +202,7 @@ impl Service {
     /// [`Self::deadline`].
     pub fn work(&mut self, now: fn() -> u64) -> bool {
         loop {
-            self.receive();
+            self.receive(now);
             self.collect();
             self.send();
             // Only an idle interrupt line can rise again.
@@ -210,16 +218,23 @@ impl Service {
 
     /// When there is something to do even if nobody wakes the service.
     pub fn deadline(&self) -> Option<u64> {
-        self.display.as_ref().and_then(Display::deadline)
+        let drawing = self.display.as_ref().and_then(Display::deadline);
+        drawing.into_iter().chain(self.moderation.deadline()).min()
     }
 
-    /// Empties the receive FIFO.
-    fn receive(&mut self) {
+    /// Empties the receive FIFO. What comes meanwhile waits for the next look.
+    fn receive(&mut self, now: fn() -> u64) {
         for reader in &mut self.readers {
             reader.deliver();
         }
-        while self.readers.get(self.focus).is_none_or(|reader| reader.backlog.len() < BACKLOG) {
+        let mut received = false;
+        for _ in 0..FIFO {
+            let takes = |reader: &Reader| reader.backlog.len() < BACKLOG;
+            if !self.readers.get(self.focus).is_none_or(takes) {
+                break;
+            }
             let Some(byte) = self.uart.as_mut().and_then(Uart::receive) else { break };
+            received = true;
             match self.keys.feed(byte) {
                 Key::Deliver(byte) => {
                     if let Some(reader) = self.readers.get_mut(self.focus) {
@@ -243,10 +258,12 @@ impl Service {
                 "input was lost {lost} times: the sender ignored the request to stop"
             ));
         }
+        self.moderation.looked(received, now());
         let behind = self.readers.get(self.focus).map_or(0, |reader| reader.backlog.len());
         if let Some(uart) = &mut self.uart {
             uart.request_to_send(behind == 0);
-            uart.interrupt_when_received(behind < BACKLOG);
+            let polled = self.moderation.deadline().is_some();
+            uart.interrupt_when_received(behind < BACKLOG && !polled);
         }
     }
 

@@ -73,10 +73,10 @@ impl Console {
 
     fn run(&mut self, context: &mut Context, partitions: &[Partition]) -> Result<(), Failure> {
         let (program, _) = context.find(PROGRAM)?;
-        let mut task = Task::new(QUOTA, Limits { priority: PRIORITY, cpus: 1 << CPU }, CPU)?;
+        let limits = Limits { priority: PRIORITY, cpus: 1 << CPU };
+        let mut task = Task::new(context.hip, QUOTA, limits, CPU)?;
         task.load(&mut context.memory, &mut self.pool, program.data)?;
         give_port(&mut task)?;
-        task.startup.cpus = context.hip.cpus;
         // Without a screen there still is the serial port.
         match give_display(&task, context.hip.framebuffer) {
             Ok(display) => task.startup.display = display,

@@ -114,7 +114,7 @@ impl Partition {
         if limits.cpus == 0 {
             return Err(Failure::Other(no_cpu(first, cpus)));
         }
-        let mut task = Task::new(quota, limits, first)?;
+        let mut task = Task::new(context.hip, quota, limits, first)?;
         if let Err(failure) = self.fill(context, &mut task) {
             self.retire(task);
             return Err(failure);
@@ -135,9 +135,6 @@ impl Partition {
         task.startup.log = log;
         task.give_semaphores(self.channel.wake, context.console)?;
         give_msrs(task)?;
-        task.startup.tsc_hz = context.hip.tsc_hz;
-        task.startup.cpus = context.hip.cpus;
-        task.startup.features = context.hip.features;
         if context.hip.features & abi::hip::features::COUNTERS != 0 {
             show_counters(task)?;
         }

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use abi::cap::{MemRights, Perms, Selector, own};
+use abi::hip::Hip;
 use abi::program::Program;
 use protocol::startup::{ADDRESS, Area, Caps, PORTALS, Share, Startup, UTCBS};
 use root_task::frames::{Frames, Range};
@@ -77,11 +78,12 @@ pub struct Task {
 }
 
 impl Task {
-    /// An empty task with `quota` pages of kernel memory, whose threads can have what `limits` say; `cpu` is that of the first.
+    /// An empty task with `quota` pages of kernel memory, whose threads can have what `limits` say; `cpu` is that of the first. It is told
+    /// what `hip` says of the machine.
     ///
     /// # Errors
     /// When kernel memory is short.
-    pub fn new(quota: u64, limits: Limits, cpu: u16) -> Result<Self, Failure> {
+    pub fn new(hip: &Hip, quota: u64, limits: Limits, cpu: u16) -> Result<Self, Failure> {
         let pd = Pd::OWN
             .create_pd_within(quota, limits)
             .map_err(Failure::doing(format!("set {quota} pages of kernel memory aside")))?;
@@ -100,7 +102,15 @@ impl Task {
         let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
         let usable = limits.cpus;
         let caps = Caps { free: CAPS.free + usable.count_ones() * PORTALS, ..CAPS };
-        let startup = Box::new(Startup { caps, cpu: cpu.into(), usable, ..Startup::new() });
+        let startup = Box::new(Startup {
+            caps,
+            tsc_hz: hip.tsc_hz,
+            features: hip.features,
+            cpus: hip.cpus,
+            cpu: cpu.into(),
+            usable,
+            ..Startup::new()
+        });
         let selectors = [pd.selector(), objects.selector(), host.selector()].to_vec();
         Ok(Self { pd, objects, host, startup, frames: Vec::new(), selectors, cpu, entry: 0 })
     }
