@@ -14,6 +14,9 @@ use crate::space::HostSpace;
 /// Bytes of a thread's stack unless its maker asks for another size.
 pub const DEFAULT_SIZE: usize = 64 * 1024;
 
+/// Alignment of stacks (System V ABI, AMD64, 3.2.2).
+const ALIGNMENT: usize = 16;
+
 /// The next UTCB address. The first thread's is the one before.
 static NEXT_UTCB: AtomicU64 = AtomicU64::new(UTCBS + PAGE_SIZE);
 
@@ -38,6 +41,20 @@ pub(crate) fn allocate(size: usize) -> Result<NonNull<u64>, Status> {
     let _ = unsafe { HostSpace::OWN.revoke(bottom.as_ptr() as u64, PAGE_SIZE, MemRights::RWX) };
     // SAFETY: the end of the block.
     Ok(unsafe { bottom.add(size) }.cast())
+}
+
+/// Moves `value` to the upper end of a new stack. What it returns is the stack's new top as well.
+pub(crate) fn put<T>(top: NonNull<u64>, value: T) -> NonNull<T> {
+    const {
+        assert!(size_of::<T>() <= PAGE_SIZE as usize / 2, "a smaller value leaves room for calls");
+        assert!(align_of::<T>() <= ALIGNMENT, "a stack is aligned like this");
+    }
+    // SAFETY: a stack has at least a page.
+    unsafe {
+        let place = top.byte_sub(size_of::<T>().next_multiple_of(ALIGNMENT)).cast();
+        place.write(value);
+        place
+    }
 }
 
 /// Puts what a new thread needs on its stack: a return address that nobody returns to, then two

@@ -52,6 +52,7 @@ pub fn run<T: Termination>(main: impl FnOnce(Task) -> T) -> ! {
         task::die();
     }
     selector::FREE.start_at(startup.caps.free);
+    task::prepare_park();
     // SAFETY: the kernel mapped the first thread's UTCB here, and only this thread uses it.
     let utcb = unsafe { &mut *(UTCBS as *mut Utcb) };
     // SAFETY: the root task mapped the channel for reading and writing.
@@ -71,6 +72,7 @@ pub fn run_root(main: fn(&'static Hip, &'static mut Utcb) -> !) -> ! {
         task::die();
     }
     selector::FREE.start_at(root::FREE);
+    task::prepare_park();
     // SAFETY: the kernel mapped the first thread's UTCB here, and only this thread uses it.
     let utcb = unsafe { &mut *(ROOT_UTCB as *mut Utcb) };
     main(hip, utcb)

@@ -210,12 +210,20 @@ pub fn exit(outcome: Outcome) -> ! {
     park()
 }
 
+/// What [`park`] waits for: a semaphore that nobody ups.
+static NEVER: AtomicU32 = AtomicU32::new(NULL);
+
+/// Makes what [`park`] needs, when the task starts: who parks takes no lock, and so can be ended while it does.
+pub(crate) fn prepare_park() {
+    if let Ok(never) = Sm::create(Pd::OWN, 0) {
+        NEVER.store(never.selector(), Ordering::Relaxed);
+    }
+}
+
 /// Puts the calling thread to sleep for ever; its handlers and virtual CPUs go on.
 pub fn park() -> ! {
-    if let Ok(never) = Sm::create(Pd::OWN, 0) {
-        // An error could only mean that the semaphore is gone, and the domain with it.
-        while never.down().is_ok() {}
-    }
+    // An error could only mean that the semaphore was never made, or is gone and the domain with it.
+    while Sm::at(NEVER.load(Ordering::Relaxed)).down().is_ok() {}
     die()
 }
 

@@ -1,6 +1,5 @@
 //! Threads with a flow of their own.
 
-use alloc::boxed::Box;
 use core::arch::naked_asm;
 
 use abi::hypercall::Status;
@@ -22,9 +21,6 @@ pub struct Thread {
     pub sc: Sc,
 }
 
-/// A type-erased thread body: the UTCB is the thread's own.
-type Body = Box<dyn FnOnce(&'static mut Utcb) + Send>;
-
 impl Thread {
     /// Starts `body` on the task's CPU with a stack of [`stack::DEFAULT_SIZE`]. A thread whose body
     /// returns sleeps for ever.
@@ -41,25 +37,33 @@ impl Thread {
 
     /// Starts `body` with its own CPU, event portals and stack size.
     ///
+    /// The body itself is on that stack, not in the heap: so the thread can be ended at any time at which what it does is nobody
+    /// else's business.
+    ///
     /// # Errors
     /// As for [`Self::spawn`].
-    pub fn spawn_with(
+    pub fn spawn_with<F>(
         defaults: Defaults,
         stack_size: usize,
         share: Share,
-        body: impl FnOnce(&'static mut Utcb) + Send + 'static,
-    ) -> Result<Self, Status> {
+        body: F,
+    ) -> Result<Self, Status>
+    where
+        F: FnOnce(&'static mut Utcb) + Send + 'static,
+    {
         let pd = Pd::OWN;
         let utcb = stack::utcb_address();
         let top = stack::allocate(stack_size)?;
-        let body: Box<Body> = Box::new(Box::new(body));
-        let sp = stack::prepare(top, [Box::into_raw(body) as u64, utcb]);
+        let body = stack::put(top, body);
+        let sp = stack::prepare(body.cast(), [body.as_ptr() as u64, utcb]);
         let at = (defaults.cpu, defaults.events);
-        let ip = entry as *const () as u64;
+        let ip = entry::<F> as *const () as u64;
         // SAFETY: the entry finds on the stack what was just put there.
         let ec = selector::fresh(|new| unsafe {
             hypercall::create_thread(new, pd.selector(), at, (utcb, sp, ip))
-        })?;
+        })
+        // SAFETY: there is no thread that would use it.
+        .inspect_err(|_| unsafe { body.drop_in_place() })?;
         let ec = Ec::at(ec);
         Ok(Self { ec, sc: Sc::create(pd, ec, share)? })
     }
@@ -67,19 +71,19 @@ impl Thread {
 
 /// Where a thread starts, with its body and its UTCB on the stack.
 #[unsafe(naked)]
-extern "C" fn entry() {
+extern "C" fn entry<F: FnOnce(&'static mut Utcb)>() {
     naked_asm!(
         "mov rdi, [rsp + 8]",
         "mov rsi, [rsp + 16]",
         "xor ebp, ebp",
         "jmp {run}",
-        run = sym run,
+        run = sym run::<F>,
     )
 }
 
-extern "C" fn run(body: *mut Body, utcb: *mut Utcb) -> ! {
-    // SAFETY: `spawn_with` gave the box away, and the UTCB is this thread's; both once.
-    let (body, utcb) = unsafe { (Box::from_raw(body), &mut *utcb) };
+extern "C" fn run<F: FnOnce(&'static mut Utcb)>(body: *mut F, utcb: *mut Utcb) -> ! {
+    // SAFETY: `spawn_with` put the body there for this thread, and the UTCB is this thread's; both are taken once.
+    let (body, utcb) = unsafe { (body.read(), &mut *utcb) };
     body(utcb);
     crate::park()
 }

@@ -73,11 +73,8 @@ pub fn handle(cpu: &Cpu, vector: u8) {
             lapic::eoi();
             sched::tick(cpu);
         }
-        KICK => {
-            lapic::eoi();
-            // It has something for this CPU to do, or to look at.
-            cpu.reschedule.set(true);
-        }
+        // To enter the kernel was all: what is to be done is in the state of the CPU or of its context.
+        KICK => lapic::eoi(),
         // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
         SPURIOUS => unwanted(),
         _ => device(u32::from(vector.wrapping_sub(FIRST))),

@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::cap::own;
-use abi::hypercall::{FOREVER, Status};
+use abi::hypercall::{EcActivity, FOREVER, Status};
 use abi::utcb::{MsgTag, Utcb};
 use abi::vcpu::{Exit, Groups};
+use runtime::clock::now;
 use runtime::handler::Handler;
 use runtime::hypercall;
 use runtime::pd::{Limits, Pd};
@@ -162,6 +163,9 @@ fn serving_handler(bench: &mut Bench<'_>) -> Check {
     Ok(())
 }
 
+/// What a worker that is about to wait was told.
+const BEGUN: u64 = 98;
+
 fn told() -> &'static AtomicU64 {
     Box::leak(Box::new(AtomicU64::new(99)))
 }
@@ -314,10 +318,21 @@ fn a_semaphore(bench: &mut Bench<'_>) -> Check {
         let mut all = alloc::vec::Vec::new();
         for worker in &workers {
             let told = told();
-            worker.start(move |_| tell(told, sm.down()))?;
+            worker.start(move |_| {
+                told.store(BEGUN, Ordering::Relaxed);
+                tell(told, sm.down());
+            })?;
             all.push(told);
         }
-        nap(bench, 200);
+        for (worker, told) in workers.iter().zip(&all) {
+            let deadline = bench.in_ms(2000);
+            while told.load(Ordering::Relaxed) != BEGUN
+                || worker.thread.ec.look(bench.utcb).map_err(show)?.activity != EcActivity::Waits
+            {
+                check!(now() < deadline, "a worker does not wait");
+                nap(bench, 50);
+            }
+        }
         // SAFETY: a semaphore is no memory.
         unsafe { hypercall::destroy(sm.selector()) }.map_err(show)?;
         FREE.give(sm.selector());

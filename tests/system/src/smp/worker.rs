@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::hypercall::Status;
@@ -48,12 +49,15 @@ pub fn slice(bench: &Bench<'_>, priority: u64) -> Share {
     Share { priority, budget: bench.hz / 10_000, period: 0 }
 }
 
+/// A thread that can be ended as soon as its body has said that it is done: what the body holds is not dropped behind that, with a lock
+/// of the heap held for ever if the end comes just then.
 pub fn spawn_on(
     cpu: u16,
     share: Share,
-    body: impl FnOnce(&'static mut Utcb) + Send + 'static,
+    body: impl FnMut(&mut Utcb) + Send + 'static,
 ) -> Result<Thread, String> {
-    Thread::spawn_with(on(cpu), STACK, share, body)
+    let mut body = ManuallyDrop::new(body);
+    Thread::spawn_with(on(cpu), STACK, share, move |utcb| body(utcb))
         .map_err(|status| format!("no thread on CPU {cpu}: {status:?}"))
 }
 
