@@ -159,6 +159,8 @@ fn contents(
             args: partition.args.clone(),
             restart: partition.restart,
             console: partition.console,
+            ports: partition.ports.clone(),
+            interrupts: partition.interrupts.clone(),
         });
     }
     let description =

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use config::{
-    DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd, Place, Restart,
+    CONSOLE_INTERRUPT, CONSOLE_PORTS, DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, MAX_CPU, MAX_CPUS,
+    MAX_INTERRUPT, MAX_INTERRUPTS, MAX_PRIORITY, OnEnd, Place, Ports, Restart,
 };
 use miette::{Diagnostic, NamedSource, Result, SourceSpan};
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use toml::Spanned;
 
 use crate::files;
 use crate::guest::{self, Content};
-use crate::units::{Microseconds, Size, show_size};
+use crate::units::{Microseconds, PortRange, Size, show_size};
 use crate::workspace::Workspace;
 
 /// A checked manifest.
@@ -59,6 +60,10 @@ pub struct Partition {
     pub restart: Restart,
     /// Whether it has a console.
     pub console: bool,
+    /// Ports of the machine that are its task's.
+    pub ports: Vec<Ports>,
+    /// Interrupts of the machine that are its task's.
+    pub interrupts: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +102,10 @@ struct PartitionTable {
     restart: Restart,
     #[serde(default)]
     console: bool,
+    #[serde(default)]
+    ports: Vec<Spanned<PortRange>>,
+    #[serde(default)]
+    interrupts: Vec<Spanned<u32>>,
 }
 
 /// What `cpu` can be: a number or a word.
@@ -200,7 +209,8 @@ fn check_partitions(
         if partitions.iter().any(|earlier| earlier.name == name) {
             return mistake(table.name.span(), format!("a second partition named {name:?}"));
         }
-        partitions.push(check_partition(workspace, folder, name, table, whole)?);
+        let partition = check_partition(workspace, folder, &partitions, name, table, whole)?;
+        partitions.push(partition);
     }
     Ok(partitions)
 }
@@ -208,6 +218,7 @@ fn check_partitions(
 fn check_partition(
     workspace: &Workspace,
     folder: &Path,
+    others: &[Partition],
     name: String,
     table: PartitionTable,
     whole: Range<usize>,
@@ -254,7 +265,58 @@ fn check_partition(
         args: table.args,
         restart: table.restart,
         console: table.console,
+        ports: check_ports(others, &table.ports)?,
+        interrupts: check_interrupts(others, &table.interrupts)?,
     })
+}
+
+/// Ports that nobody else has.
+fn check_ports(others: &[Partition], words: &[Spanned<PortRange>]) -> Checked<Vec<Ports>> {
+    let mut list: Vec<Ports> = Vec::new();
+    for word in words {
+        let PortRange(first, last) = *word.get_ref();
+        let ports = Ports { first, last };
+        let theirs = others.iter().find(|other| other.ports.iter().any(|p| p.overlap(ports)));
+        let owner = match theirs {
+            _ if CONSOLE_PORTS.overlap(ports) => "the console service".to_owned(),
+            Some(other) => format!("partition {:?}", other.name),
+            None if list.iter().any(|p| p.overlap(ports)) => "this partition".to_owned(),
+            None => {
+                list.push(ports);
+                continue;
+            }
+        };
+        let text = format!("of the ports {first:#x} to {last:#x}, {owner} has some already");
+        return mistake(word.span(), text);
+    }
+    Ok(list)
+}
+
+/// Interrupts that nobody else has.
+fn check_interrupts(others: &[Partition], words: &[Spanned<u32>]) -> Checked<Vec<u32>> {
+    let mut list: Vec<u32> = Vec::new();
+    for word in words {
+        let number = *word.get_ref();
+        let span = word.span();
+        if number > MAX_INTERRUPT {
+            return mistake(span, format!("interrupt {number}; it can be 0 to {MAX_INTERRUPT}"));
+        }
+        let theirs = others.iter().find(|other| other.interrupts.contains(&number));
+        let owner = match theirs {
+            _ if number == CONSOLE_INTERRUPT => "the console service".to_owned(),
+            Some(other) => format!("partition {:?}", other.name),
+            None if list.contains(&number) => "this partition".to_owned(),
+            None if list.len() == MAX_INTERRUPTS => {
+                return mistake(span, format!("more than {MAX_INTERRUPTS} interrupts"));
+            }
+            None => {
+                list.push(number);
+                continue;
+            }
+        };
+        return mistake(span, format!("{owner} has interrupt {number} already"));
+    }
+    Ok(list)
 }
 
 fn in_range<T: Copy + PartialOrd + std::fmt::Display>(
@@ -347,6 +409,12 @@ impl Partition {
             Place::Cpu(0) => {}
             Place::Cpu(number) => text += &format!(", on CPU {number}"),
             Place::All => text += ", on all CPUs",
+        }
+        for Ports { first, last } in &self.ports {
+            text += &format!(", ports {first:#x} to {last:#x}");
+        }
+        for interrupt in &self.interrupts {
+            text += &format!(", interrupt {interrupt}");
         }
         text
     }

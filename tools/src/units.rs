@@ -40,6 +40,22 @@ pub fn parse_microseconds(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(|| format!("{text:?} is too long"))
 }
 
+/// First and last of a range of ports: `0x40-0x43`, or one port alone.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse_ports(text: &str) -> Result<(u16, u16), String> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (number(first.trim()), number(last.trim())) {
+        (Some(first), Some(last)) if first <= last => Ok((first, last)),
+        _ => Err(format!("{text:?} is not a range of ports such as 0x40-0x43")),
+    }
+}
+
 /// A time from seconds, with or without a fraction.
 ///
 /// # Errors
@@ -79,14 +95,18 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Microseconds(pub u64);
 
-struct Text(fn(&str) -> Result<u64, String>, &'static str);
+/// Ports in a manifest: text; the first and the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange(pub u16, pub u16);
 
-impl de::Visitor<'_> for Text {
-    type Value = u64;
+struct Text<T>(fn(&str) -> Result<T, String>, &'static str);
+
+impl<T> de::Visitor<'_> for Text<T> {
+    type Value = T;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.1)
     }
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         (self.0)(text).map_err(E::custom)
     }
 }
@@ -102,6 +122,14 @@ impl<'de> Deserialize<'de> for Microseconds {
         deserializer
             .deserialize_str(Text(parse_microseconds, "a time such as \"10ms\""))
             .map(Microseconds)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_str(Text(parse_ports, "a range of ports such as \"0x40-0x43\""))
+            .map(|(first, last)| Self(first, last))
     }
 }
 

@@ -1,12 +1,14 @@
 //! How tests say what they found.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 use abi::utcb::Utcb;
 use runtime::console::Input;
+use runtime::interrupt::Interrupt;
 use runtime::memory::GuestMemory;
-use runtime::space::MsrSpace;
+use runtime::space::{MsrSpace, PortSpace};
 use runtime::{Outcome, Task};
 
 /// What tests work with: what the task was given.
@@ -23,6 +25,10 @@ pub struct Bench<'a> {
     pub msrs: Option<MsrSpace>,
     /// What virtual CPUs can do here: [`abi::hip::features`].
     pub features: u64,
+    /// Ports of the machine.
+    pub ports: Option<PortSpace>,
+    /// Interrupts of the machine, by their numbers.
+    pub interrupts: Vec<(u32, Interrupt)>,
     out: &'a mut dyn Write,
     passed: u32,
     failed: u32,
@@ -46,7 +52,9 @@ impl<'a> Bench<'a> {
         features: u64,
     ) -> Self {
         let (utcb, priority) = main;
-        Self { hz, utcb, priority, memory, msrs, features, out, passed: 0, failed: 0 }
+        let (ports, interrupts) = (None, Vec::new());
+        let (passed, failed) = (0, 0);
+        Self { hz, utcb, priority, memory, msrs, features, ports, interrupts, out, passed, failed }
     }
 
     /// A point in time that far from now.
@@ -123,9 +131,11 @@ fn with_bench(task: Task, run: impl FnOnce(&mut Bench<'_>, &mut Input)) -> Outco
         runtime::println!("a test task needs `console = true` and `memory`");
         return Outcome::Failed;
     };
+    let (ports, interrupts) = (task.ports(), task.interrupts());
     let main = (&mut *task.utcb, startup.share.priority);
     let msrs = (startup.caps.msrs != 0).then(|| MsrSpace::at(startup.caps.msrs));
     let mut bench = Bench::new(&mut out, startup.tsc_hz, main, memory, msrs, startup.features);
+    (bench.ports, bench.interrupts) = (ports, interrupts);
     run(&mut bench, &mut input);
     bench.verdict()
 }

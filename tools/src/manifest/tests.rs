@@ -41,6 +41,8 @@ fn everything_can_be_said() {
         restart = "on-failure"
         console = true
         args = "verbose"
+        ports = ["0x40-0x43", "97"]
+        interrupts = [2, 8]
 
         [[partition]]
         name = "task"
@@ -60,6 +62,8 @@ fn everything_can_be_said() {
     assert_eq!(linux.initrd, Some(Content::Busybox));
     assert_eq!((linux.restart, linux.console), (Restart::OnFailure, true));
     assert_eq!((linux.cmdline.as_str(), linux.args.as_str()), ("console=ttyS0", "verbose"));
+    let ports = [(0x40, 0x43), (97, 97)].map(|(first, last)| Ports { first, last });
+    assert_eq!((linux.ports.as_slice(), linux.interrupts.as_slice()), (&ports[..], &[2, 8][..]));
     assert_eq!((task.vmm.get_ref().as_str(), task.memory, task.cpus), ("vmm", 0, 1));
     assert_eq!((linux.cpu, task.cpu, everywhere.cpu), (Place::Cpu(3), Place::Cpu(0), Place::All));
     assert_eq!((task.budget_us, task.period_us), (10_000, 10_000));
@@ -92,6 +96,25 @@ fn mistakes_point_at_their_line() {
         ("memory = \"1M\"\nkernel = \"src\"", "is not a file", 6),
         ("initrd = \"busybox\"", "initrd without a kernel", 5),
         ("cmdline = \"x\"", "cmdline without a kernel", 5),
+        ("ports = [\"0x40-\"]", "is not a range of ports", 5),
+        ("ports = [64]", "a range of ports such as", 5),
+        ("ports = [\"0x43-0x40\"]", "is not a range of ports", 5),
+        ("ports = [\"65536\"]", "is not a range of ports", 5),
+        ("ports = [\"1\",\n\"0-2\"]", "0x0 to 0x2, this partition has some already", 6),
+        ("ports = [\"0-0x3f8\"]", "the console service has some already", 5),
+        ("interrupts = [192]", "it can be 0 to 191", 5),
+        ("interrupts = [4]", "the console service has interrupt 4 already", 5),
+        ("interrupts = [3, 3]", "this partition has interrupt 3 already", 5),
+        (
+            "interrupts = [3]\n[[partition]]\nname = \"b\"\ninterrupts = [3]",
+            "partition \"a\" has interrupt 3 already",
+            8,
+        ),
+        (
+            "ports = [\"1\"]\n[[partition]]\nname = \"b\"\nports = [\"1\"]",
+            "partition \"a\" has some already",
+            8,
+        ),
         ("[[partition]]\nname = \"a\"", "a second partition named \"a\"", 6),
         ("[[partition]]\nname = \"a b\"", "is not a name", 6),
         ("[[partition]]\nvmm = \"vmm\"", "missing field `name`", 5),

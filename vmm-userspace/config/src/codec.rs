@@ -6,7 +6,7 @@ use core::fmt;
 use crate::{Invalid, System};
 
 /// The first byte of an encoding; changes with the types.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Why bytes are not a system description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

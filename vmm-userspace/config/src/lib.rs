@@ -13,6 +13,7 @@ mod system;
 
 pub use codec::{DecodeError, VERSION, decode, encode};
 pub use system::{
-    DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, Invalid, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd,
-    PAGE_SIZE, Partition, Place, Restart, System,
+    CONSOLE_INTERRUPT, CONSOLE_PORTS, DEFAULT_PRIORITY, DEFAULT_TIME_SLICE_US, Invalid, MAX_CPU,
+    MAX_CPUS, MAX_INTERRUPT, MAX_INTERRUPTS, MAX_PRIORITY, OnEnd, PAGE_SIZE, Partition, Place,
+    Ports, Restart, System,
 };

@@ -19,6 +19,15 @@ pub const MAX_CPUS: u32 = 1;
 /// The highest number of a CPU that a partition can be on: domains name theirs by the bits of a word.
 pub const MAX_CPU: u16 = 63;
 
+/// The highest global system interrupt that the kernel serves.
+pub const MAX_INTERRUPT: u32 = 191;
+/// The most interrupts a partition may have.
+pub const MAX_INTERRUPTS: usize = 32;
+/// The ports of the console service: the first serial port.
+pub const CONSOLE_PORTS: Ports = Ports { first: 0x3f8, last: 0x3ff };
+/// Its interrupt.
+pub const CONSOLE_INTERRUPT: u32 = 4;
+
 /// What the root task does when every partition has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,6 +91,29 @@ impl Place {
     }
 }
 
+/// I/O ports of the machine in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// The first one.
+    pub first: u16,
+    /// The last one; not below the first.
+    pub last: u16,
+}
+
+impl Ports {
+    /// Whether a port is in both.
+    #[must_use]
+    pub const fn overlap(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        (u64::from(self.last) + 1).saturating_sub(self.first.into())
+    }
+}
+
 /// One partition: a task, and the virtual machine it runs if it runs one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
@@ -113,6 +145,10 @@ pub struct Partition {
     pub restart: Restart,
     /// Whether it is connected to the console service.
     pub console: bool,
+    /// Ports of the machine that its task may use; nobody else has them.
+    pub ports: Vec<Ports>,
+    /// Global system interrupts that its task may serve, at most [`MAX_INTERRUPTS`]; nobody else has them.
+    pub interrupts: Vec<u32>,
 }
 
 /// All that the root task starts.
@@ -145,6 +181,10 @@ pub enum Invalid {
     Budget(usize),
     /// A kernel without memory, or an initial RAM disk without a kernel.
     Guest(usize),
+    /// A range of ports that ends before it begins, or that somebody else has as well.
+    Ports(usize),
+    /// Too many interrupts, one that is not there, or one that somebody else has as well.
+    Interrupts(usize),
 }
 
 impl fmt::Display for Invalid {
@@ -159,6 +199,10 @@ impl fmt::Display for Invalid {
             Self::Budget(index) => (index, "has no budget, or one above its period"),
             Self::Guest(index) => {
                 (index, "has a kernel without memory, or an initrd without a kernel")
+            }
+            Self::Ports(index) => (index, "has ports that are none, or somebody else's"),
+            Self::Interrupts(index) => {
+                (index, "has too many interrupts, or one that is not there or somebody else's")
             }
         };
         write!(f, "partition {index} {text}")
@@ -177,12 +221,42 @@ impl System {
                 return Err(Invalid::Name(index));
             }
             partition.check(index)?;
+            let ports = earlier.clone().flat_map(|p| &p.ports);
+            if !partition.ports_are_free(ports) {
+                return Err(Invalid::Ports(index));
+            }
+            if !partition.interrupts_are_free(earlier.flat_map(|p| &p.interrupts)) {
+                return Err(Invalid::Interrupts(index));
+            }
         }
         Ok(())
     }
 }
 
+/// Whether nothing is in a list twice, or in what is `taken`.
+fn all_apart<'a, T: 'a>(
+    list: &'a [T],
+    taken: impl Iterator<Item = &'a T> + Clone,
+    meet: impl Fn(&T, &T) -> bool,
+) -> bool {
+    list.iter().enumerate().all(|(index, item)| {
+        let earlier = list.iter().take(index);
+        !taken.clone().chain(earlier).any(|other| meet(item, other))
+    })
+}
+
 impl Partition {
+    fn ports_are_free<'a>(&'a self, taken: impl Iterator<Item = &'a Ports> + Clone) -> bool {
+        self.ports.iter().all(|ports| ports.first <= ports.last)
+            && all_apart(&self.ports, taken.chain([&CONSOLE_PORTS]), |a, b| a.overlap(*b))
+    }
+
+    fn interrupts_are_free<'a>(&'a self, taken: impl Iterator<Item = &'a u32> + Clone) -> bool {
+        self.interrupts.len() <= MAX_INTERRUPTS
+            && self.interrupts.iter().all(|interrupt| *interrupt <= MAX_INTERRUPT)
+            && all_apart(&self.interrupts, taken.chain([&CONSOLE_INTERRUPT]), |a, b| a == b)
+    }
+
     fn check(&self, index: usize) -> Result<(), Invalid> {
         let rules = [
             (!self.vmm.is_empty(), Invalid::Vmm(index)),

@@ -1,8 +1,9 @@
 //! Encoding and decoding, from outside.
 
 use config::{
-    DecodeError, Invalid, MAX_CPU, MAX_CPUS, MAX_PRIORITY, OnEnd, PAGE_SIZE, Partition, Place,
-    Restart, System, VERSION, decode, encode,
+    CONSOLE_INTERRUPT, CONSOLE_PORTS, DecodeError, Invalid, MAX_CPU, MAX_CPUS, MAX_INTERRUPT,
+    MAX_PRIORITY, OnEnd, PAGE_SIZE, Partition, Place, Ports, Restart, System, VERSION, decode,
+    encode,
 };
 use proptest::prelude::*;
 
@@ -22,6 +23,8 @@ fn partition() -> Partition {
         args: String::new(),
         restart: Restart::OnFailure,
         console: true,
+        ports: vec![Ports { first: 0x40, last: 0x43 }, Ports { first: 0x61, last: 0x61 }],
+        interrupts: vec![2, 8],
     }
 }
 
@@ -49,6 +52,7 @@ prop_compose! {
         Partition {
             name: String::new(), vmm, memory: pages * PAGE_SIZE, cpus, cpu, priority, budget_us,
             period_us: budget_us + slack, kernel, initrd, cmdline, args, restart, console,
+            ports: vec![], interrupts: vec![],
         }
     }
 }
@@ -114,7 +118,7 @@ fn a_huge_length_is_an_error_not_an_allocation() {
 #[test]
 fn each_rule_is_checked_both_ways() {
     type Spoil = fn(&mut Partition);
-    let cases: [(Spoil, Invalid); 12] = [
+    let cases: [(Spoil, Invalid); 18] = [
         (|p| p.name.clear(), Invalid::Name(0)),
         (|p| p.vmm.clear(), Invalid::Vmm(0)),
         (|p| p.memory += 1, Invalid::Memory(0)),
@@ -127,6 +131,12 @@ fn each_rule_is_checked_both_ways() {
         (|p| p.budget_us = p.period_us + 1, Invalid::Budget(0)),
         (|p| p.memory = 0, Invalid::Guest(0)),
         (|p| p.kernel = None, Invalid::Guest(0)),
+        (|p| p.ports.push(Ports { first: 2, last: 1 }), Invalid::Ports(0)),
+        (|p| p.ports.push(Ports { first: 0x30, last: 0x40 }), Invalid::Ports(0)),
+        (|p| p.ports.push(Ports { first: 0, last: CONSOLE_PORTS.first }), Invalid::Ports(0)),
+        (|p| p.interrupts.push(MAX_INTERRUPT + 1), Invalid::Interrupts(0)),
+        (|p| p.interrupts.push(8), Invalid::Interrupts(0)),
+        (|p| p.interrupts.push(CONSOLE_INTERRUPT), Invalid::Interrupts(0)),
     ];
     assert!(encode(&system(vec![partition()])).is_ok());
     for (spoil, expected) in cases {
@@ -135,6 +145,12 @@ fn each_rule_is_checked_both_ways() {
         assert_eq!(encode(&system(vec![spoiled])), Err(expected));
     }
     assert_eq!(encode(&system(vec![partition(), partition()])), Err(Invalid::Name(1)));
+    let other = Partition { name: "other".into(), ..partition() };
+    assert_eq!(encode(&system(vec![partition(), other.clone()])), Err(Invalid::Ports(1)));
+    let other = Partition { ports: vec![], ..other };
+    assert_eq!(encode(&system(vec![partition(), other.clone()])), Err(Invalid::Interrupts(1)));
+    let other = Partition { interrupts: vec![3], ..other };
+    assert!(encode(&system(vec![partition(), other])).is_ok());
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub const UTCBS: u64 = 0x7ffd_0000_0000;
 /// First word of the page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FerriteT");
 /// Changes whenever the meaning of anything here does.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 
 /// Most clients a console service can have.
 pub const MAX_CLIENTS: usize = 24;
@@ -67,6 +67,11 @@ pub struct Caps {
     /// Where it puts the scheduling context of that virtual CPU, which tells a monitor that works
     /// without end from one that gets no time.
     pub vcpu_time: Selector,
+    /// Port space with the ports of the machine that the task may use. It is its domain's own.
+    pub ports: Selector,
+    /// First of the interrupts of the machine that the task may serve, in the order of its description: semaphores that it can
+    /// assign and wait for.
+    pub interrupts: Selector,
     /// Selectors from here on are free.
     pub free: Selector,
 }

@@ -6,6 +6,7 @@ use abi::cap::{MemRights, Perms, Selector};
 use abi::hip::Framebuffer;
 use abi::hypercall::IntMode;
 use abi::layout::PAGE_SIZE;
+use config::{CONSOLE_INTERRUPT, CONSOLE_PORTS};
 use protocol::console::LogChannel;
 use protocol::startup::{Area, Client, Display, MAX_CLIENTS, Share};
 use root_task::frames::Frames;
@@ -24,12 +25,8 @@ use crate::{log, report, say};
 
 /// The service's entry in the bundle.
 const PROGRAM: &str = "console";
-/// First port and number of ports of a PC's first serial port.
-const PORTS: (u16, u64) = (0x3f8, 8);
 /// Where it runs. It talks to its clients by shared memory and semaphores, so those can be anywhere.
 const CPU: u16 = 0;
-/// Its interrupt.
-pub const INTERRUPT: u32 = 4;
 /// Kernel memory in pages.
 const QUOTA: u64 = 256;
 /// It runs before the partitions, or their output would not appear while they compute.
@@ -121,8 +118,8 @@ fn give_port(task: &mut Task) -> Result<(), Failure> {
     let mut give = || {
         let ports = PortSpace::create(task.pd)?;
         task.selectors.push(ports.selector());
-        PortSpace::ALL.grant(PORTS.0, PORTS.1, ports)?;
-        Interrupt::global(INTERRUPT).assign(IntMode::ISA, CPU)
+        PortSpace::ALL.grant(CONSOLE_PORTS.first, CONSOLE_PORTS.count(), ports)?;
+        Interrupt::global(CONSOLE_INTERRUPT).assign(IntMode::ISA, CPU)
     };
     give().map_err(Failure::doing("give the serial port to the console service"))
 }

@@ -91,7 +91,7 @@ impl Root {
         let system = system(&bundle)?;
         let sm = || Sm::create(Pd::OWN, 0).map_err(Failure::doing("make a semaphore"));
         let machine = Machine::new(clock, power).map_err(Failure::doing("make a semaphore"))?;
-        let console = Interrupt::global(console::INTERRUPT).semaphore();
+        let console = Interrupt::global(config::CONSOLE_INTERRUPT).semaphore();
         let (epoch, wake) = (wall_clock::epoch(clock), sm()?);
         let mut context = Context { hip, utcb, clock, epoch, memory, bundle, wake, console };
         let mut partitions = Vec::new();

@@ -8,19 +8,20 @@ use core::mem;
 
 use abi::cap::{MemRights, Perms};
 use abi::layout::PAGE_SIZE;
-use config::System;
+use config::{Ports, System};
 use protocol::outcome::Outcome;
 use protocol::startup::{Area, Share};
 use root_task::frames::{Frames, Range};
 use root_task::policy::{self, Ending};
 use root_task::status::Failure;
 use runtime::clock::now;
+use runtime::interrupt::Interrupt;
 use runtime::pd::Limits;
-use runtime::space::MsrSpace;
+use runtime::space::{MsrSpace, PortSpace};
 
 use crate::channel::Channel;
 use crate::context::Context;
-use crate::task::{MSRS, Task, guest_frames, layout};
+use crate::task::{INTERRUPTS, MSRS, PORTS, Task, guest_frames, layout};
 use crate::watch::{End, Watch};
 use crate::watchdog::Watchdog;
 use crate::{report, say};
@@ -135,6 +136,8 @@ impl Partition {
         task.startup.log = log;
         task.give_semaphores(self.channel.wake, context.console)?;
         give_msrs(task)?;
+        give_ports(task, &self.config.ports)?;
+        give_interrupts(task, &self.config.interrupts)?;
         if context.hip.features & abi::hip::features::COUNTERS != 0 {
             show_counters(task)?;
         }
@@ -272,6 +275,36 @@ fn show_counters(task: &Task) -> Result<(), Failure> {
     // SAFETY: read-only, into a task that does not run yet.
     unsafe { runtime::hypercall::grant(own, task.host.selector(), span, rights.0.into()) }
         .map_err(Failure::doing("show the task the kernel's counters"))
+}
+
+/// Gives the task ports of the machine.
+fn give_ports(task: &mut Task, ranges: &[Ports]) -> Result<(), Failure> {
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    let make = || {
+        let ports = PortSpace::create(task.pd)?;
+        for range in ranges {
+            PortSpace::ALL.grant(range.first, range.count(), ports)?;
+        }
+        Ok(ports)
+    };
+    let ports = make().map_err(Failure::doing("make the task's port space"))?;
+    task.selectors.push(ports.selector());
+    task.give(ports.selector(), PORTS, Perms::ALL)?;
+    task.startup.caps.ports = PORTS;
+    Ok(())
+}
+
+/// Gives the task interrupts of the machine. It routes them itself: only it knows how its devices signal.
+fn give_interrupts(task: &mut Task, interrupts: &[u32]) -> Result<(), Failure> {
+    let serve = Perms::SM_DOWN.union(Perms::SM_BIND);
+    for (interrupt, at) in interrupts.iter().zip(INTERRUPTS..) {
+        let semaphore = Interrupt::global(*interrupt).semaphore();
+        task.give(semaphore.selector(), at, serve)?;
+        task.startup.caps.interrupts = INTERRUPTS;
+    }
+    Ok(())
 }
 
 /// Gives the task the registers that a guest may use without an exit.

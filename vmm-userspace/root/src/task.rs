@@ -47,6 +47,8 @@ pub const CAPS: Caps = Caps {
     wake: 68,
     console: 69,
     msrs: 0,
+    ports: 0,
+    interrupts: 0,
     vcpu: 112,
     vcpu_time: 113,
     exceptions: 128,
@@ -56,6 +58,11 @@ pub const CAPS: Caps = Caps {
 };
 /// Where a task finds its MSR space, if it gets one.
 pub const MSRS: Selector = 70;
+
+/// Where it finds its port space, if it has ports.
+pub const PORTS: Selector = 71;
+/// Where it finds the first of its interrupts.
+pub const INTERRUPTS: Selector = 72;
 
 /// A task in the making, and what is kept of it later.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! What the root task gave this task, and how the task ends.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use abi::cap::{NULL, Selector};
@@ -11,13 +12,14 @@ use protocol::startup::{Area, Client, PORTALS, Share, Startup, portals};
 
 use crate::clock::Clock;
 use crate::console::{self, Input, Output};
+use crate::interrupt::Interrupt;
 use crate::memory::{self, GuestMemory};
 use crate::pd::Pd;
 use crate::pt::Pt;
 use crate::selector;
 use crate::selector::Kept;
 use crate::sm::Sm;
-use crate::space::MsrSpace;
+use crate::space::{MsrSpace, PortSpace};
 
 /// What further threads get unless their maker says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,21 @@ impl Task {
     pub fn msrs(&self) -> Option<MsrSpace> {
         let selector = self.startup.caps.msrs;
         (selector != NULL).then_some(MsrSpace::at(selector))
+    }
+
+    /// The port space with the ports of the machine that this task may use.
+    #[must_use]
+    pub fn ports(&self) -> Option<PortSpace> {
+        let selector = self.startup.caps.ports;
+        (selector != NULL).then_some(PortSpace::at(selector))
+    }
+
+    /// The interrupts of the machine that this task may serve, by their numbers. None comes before it is assigned.
+    #[must_use]
+    pub fn interrupts(&self) -> Vec<(u32, Interrupt)> {
+        let numbers = self.partition().map(|partition| partition.interrupts).unwrap_or_default();
+        let first = self.startup.caps.interrupts;
+        numbers.into_iter().zip((first..).map(Interrupt::at)).collect()
     }
 
     /// For the console service: whom it serves.

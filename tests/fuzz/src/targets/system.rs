@@ -1,6 +1,6 @@
 //! The compiled system description, which the root task and every monitor decode.
 
-use config::{OnEnd, Partition, Place, Restart, System};
+use config::{OnEnd, Partition, Place, Ports, Restart, System};
 
 use super::Target;
 
@@ -23,6 +23,8 @@ fn seeds() -> Vec<Vec<u8>> {
         args: String::new(),
         restart: Restart::OnFailure,
         console: true,
+        ports: vec![Ports { first: 0x40, last: 0x43 }],
+        interrupts: vec![2],
     };
     let task = Partition {
         name: "task".into(),
@@ -31,6 +33,8 @@ fn seeds() -> Vec<Vec<u8>> {
         kernel: None,
         initrd: None,
         args: "quiet".into(),
+        ports: vec![],
+        interrupts: vec![],
         ..partition.clone()
     };
     let system = |partitions| System { name: "demo".into(), on_end: OnEnd::Reboot, partitions };

@@ -100,6 +100,11 @@ impl Domain {
         unsafe { hypercall::grant(own::MEMORY, self.host.selector(), span, rights.0.into()) }
     }
 
+    /// Gives its threads something else to do than to count.
+    pub fn set_code(self, code: &[u8]) -> Result<(), Status> {
+        self.memory.write(self.at, code).map_err(|_| Status::BadParam)
+    }
+
     /// Takes the data away.
     pub fn unmap_data(self, rights: MemRights) -> Result<(), Status> {
         // SAFETY: the domain's view of its memory is not this task's.

@@ -4,6 +4,7 @@
 //! gives the turn away. Threads and guests that run without end have short time slices for the same reason.
 
 mod destroy;
+mod devices;
 mod domain;
 mod moves;
 mod places;
@@ -17,10 +18,11 @@ mod worker;
 use crate::report::Test;
 
 /// All of them.
-pub const TESTS: [&[Test]; 8] = [
+pub const TESTS: [&[Test]; 9] = [
     places::TESTS,
     semaphores::TESTS,
     revoke::TESTS,
+    devices::TESTS,
     destroy::TESTS,
     vcpus::TESTS,
     moves::TESTS,

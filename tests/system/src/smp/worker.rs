@@ -57,7 +57,7 @@ pub fn spawn_on(
     body: impl FnMut(&mut Utcb) + Send + 'static,
 ) -> Result<Thread, String> {
     let mut body = ManuallyDrop::new(body);
-    Thread::spawn_with(on(cpu), STACK, share, move |utcb| body(utcb))
+    Thread::spawn_with(on(cpu), STACK, share, move |utcb| (*body)(utcb))
         .map_err(|status| format!("no thread on CPU {cpu}: {status:?}"))
 }
 
