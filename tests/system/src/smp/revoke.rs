@@ -7,10 +7,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::cap::{MemRights, Perms};
 use abi::hypercall::Status;
 use abi::vcpu::{Exit, Groups};
-use runtime::pd::Limits;
+use runtime::hypercall;
+use runtime::pd::{Limits, Pd};
 use runtime::selector::FREE;
 use runtime::sm::Sm;
-use runtime::space::ObjectSpace;
+use runtime::space::{MsrSpace, ObjectSpace, PortSpace};
 use runtime::task::cpus;
 
 use super::domain::{DATA, Domain, Faults};
@@ -26,6 +27,8 @@ pub const TESTS: &[Test] = &[
     ("revoke.write-right", write_right),
     ("revoke.all-at-once", all_at_once),
     ("revoke.guest-memory", guest_memory),
+    ("revoke.guest-registers", guest_registers),
+    ("revoke.guest-ports", guest_ports),
     ("revoke.capability", capability),
 ];
 
@@ -129,6 +132,82 @@ fn guest_memory(bench: &mut Bench<'_>) -> Check {
         }
     }
     Ok(())
+}
+
+/// What a guest on another CPU does without an exit is taken away, by `take`, and given back, by `give`: it is a part of `code`, which counts
+/// how often it was done.
+fn guest_loses(
+    bench: &Bench<'_>,
+    spaces: Spaces,
+    (code, exit): (&[u8], Exit),
+    take: impl Fn() -> Result<(), Status>,
+    give: impl Fn() -> Result<(), Status>,
+) -> Check {
+    const COUNT: u64 = 0x2_0000;
+    for cpu in others() {
+        give().map_err(show)?;
+        let share = slice(bench, bench.priority - 2);
+        let mut vm = Vm::on(bench, 0, spaces, (on(cpu), share))?;
+        vm.load(Mode::Long, code)?;
+        vm.poke(COUNT, &[0; 8])?;
+        vm.state.rflags = 0x202;
+        vm.resume(Groups::ALL)?;
+        for round in 0..ROUNDS {
+            let before = vm.peek_u64(COUNT)?;
+            until(bench, "counting", || vm.peek_u64(COUNT).is_ok_and(|now| now > before + 2))?;
+            nap(bench, u64::from(round * 7 % 50));
+            take().map_err(show)?;
+            let gone = vm.peek_u64(COUNT)?;
+            vm.patience = 500;
+            let stopped = vm.wait().map_err(|why| format!("CPU {cpu}, round {round}: {why}"))?;
+            check_eq!(stopped, exit, "CPU {cpu}, round {round}: the exit");
+            let more = vm.peek_u64(COUNT)? - gone;
+            // What was done before may be counted after.
+            check!(more <= 1, "CPU {cpu}, round {round}: {more} times more");
+            give().map_err(show)?;
+            vm.resume(Groups::NONE)?;
+        }
+        vm.end()?;
+    }
+    Ok(())
+}
+
+/// A register.
+fn guest_registers(bench: &mut Bench<'_>) -> Check {
+    const FS_BASE: u32 = 0xc000_0100;
+    let source = bench.msrs.ok_or("the task was given no registers")?;
+    let msrs = MsrSpace::create(Pd::OWN).map_err(show)?;
+    let code = code!(
+        64,
+        "mov edi, 0x20000",
+        "mov ecx, 0xc0000100",
+        "2:",
+        "rdmsr",
+        "inc qword ptr [rdi]",
+        "jmp 2b",
+    );
+    // SAFETY: registers are no memory.
+    let take = || unsafe { hypercall::revoke(msrs.selector(), FS_BASE.into(), 1, u64::MAX) };
+    let give = || source.grant(FS_BASE, 1, msrs);
+    let spaces = Spaces { msrs: Some(msrs), ports: None };
+    guest_loses(bench, spaces, (code, Exit::MsrRead), take, give)?;
+    // SAFETY: as above.
+    unsafe { hypercall::destroy(msrs.selector()) }.map_err(show)
+}
+
+/// A port. The domain of the guest's monitor has a port space of its own already.
+fn guest_ports(bench: &mut Bench<'_>) -> Check {
+    const PORT: u16 = 0x41;
+    let source = bench.ports.ok_or("the manifest gives no ports")?;
+    let ports = PortSpace::create(Pd::OWN).map_err(show)?;
+    let code = code!(64, "mov edi, 0x20000", "2:", "in al, 0x41", "inc qword ptr [rdi]", "jmp 2b");
+    // SAFETY: ports are no memory.
+    let take = || unsafe { hypercall::revoke(ports.selector(), PORT.into(), 1, u64::MAX) };
+    let give = || source.grant(PORT, 1, ports);
+    let spaces = Spaces { msrs: None, ports: Some(ports) };
+    guest_loses(bench, spaces, (code, Exit::Port), take, give)?;
+    // SAFETY: as above.
+    unsafe { hypercall::destroy(ports.selector()) }.map_err(show)
 }
 
 /// A thread on another CPU uses a capability that is taken away.
