@@ -1,19 +1,19 @@
 //! Lists that are linked through what is in them: nothing is allocated, and whatever ends can leave the list that it is in.
 
 use crate::object::Ref;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A list of objects that stay in their place while they are in it.
 pub struct List<T> {
-    first: Local<Option<Ref<T>>>,
-    last: Local<Option<Ref<T>>>,
+    first: Guarded<Option<Ref<T>>>,
+    last: Guarded<Option<Ref<T>>>,
 }
 
 /// The place of an object in a list.
 pub struct Links<T> {
-    list: Local<Option<Ref<List<T>>>>,
-    next: Local<Option<Ref<T>>>,
-    previous: Local<Option<Ref<T>>>,
+    list: Guarded<Option<Ref<List<T>>>>,
+    next: Guarded<Option<Ref<T>>>,
+    previous: Guarded<Option<Ref<T>>>,
 }
 
 /// What can be in one list at a time.
@@ -25,14 +25,14 @@ pub trait Linked: Sized {
 impl<T> Links<T> {
     /// In no list.
     pub const fn new() -> Self {
-        Self { list: Local::new(None), next: Local::new(None), previous: Local::new(None) }
+        Self { list: Guarded::new(None), next: Guarded::new(None), previous: Guarded::new(None) }
     }
 }
 
 impl<T: Linked> List<T> {
     /// An empty list. It must not move once something is in it.
     pub const fn new() -> Self {
-        Self { first: Local::new(None), last: Local::new(None) }
+        Self { first: Guarded::new(None), last: Guarded::new(None) }
     }
 
     /// The first one.

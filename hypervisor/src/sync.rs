@@ -2,7 +2,7 @@
 //!
 //! [`enter`](crate::arch::cpu::enter) takes it at each entry, and each exit path gives it back. Interrupts stay off in between, and an
 //! entry never goes on in an older frame: so what a kernel path does is one step for all others, whatever their CPU. Kernel
-//! objects and the state of CPUs are in cells of the type [`Local`], which only the holder touches.
+//! objects and the state of CPUs are in cells of the type [`Guarded`], which only the holder touches.
 
 use core::cell::Cell;
 
@@ -13,13 +13,13 @@ pub static KERNEL: TicketLock = TicketLock::taken();
 
 /// A cell that only the holder of the kernel's lock touches.
 #[repr(transparent)]
-pub struct Local<T>(Cell<T>);
+pub struct Guarded<T>(Cell<T>);
 
 // SAFETY: whoever runs kernel code holds the lock (but for what `docs/src/ordering.md` lists, which concerns the CPU that
 // executes it alone), and is not interrupted where it holds a reference.
-unsafe impl<T> Sync for Local<T> {}
+unsafe impl<T> Sync for Guarded<T> {}
 
-impl<T> Local<T> {
+impl<T> Guarded<T> {
     /// A cell holding `value`.
     pub const fn new(value: T) -> Self {
         Self(Cell::new(value))
@@ -44,7 +44,7 @@ impl<T> Local<T> {
     }
 }
 
-impl<T: Copy> Local<T> {
+impl<T: Copy> Guarded<T> {
     /// The value.
     #[inline(always)]
     pub fn get(&self) -> T {

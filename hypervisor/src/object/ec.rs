@@ -14,7 +14,7 @@ use crate::arch::cpu::Cpu;
 use crate::arch::{Resume, Vcpu, Vendor};
 use crate::list::{Linked, Links, List};
 use crate::sched::timeout::Timeout;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// The registers of a context that does not run, in the order in which the entry paths push them:
 /// the last seven words are what the processor and the entry stub push for an exception.
@@ -84,39 +84,39 @@ pub enum Retry {
 pub struct Ec {
     header: Header,
     /// How it goes on: the address of an exit path in `arch`.
-    pub resume: Local<Resume>,
+    pub resume: Guarded<Resume>,
     /// Its registers; of a virtual CPU only `gpr`.
-    pub frame: Local<Frame>,
+    pub frame: Guarded<Frame>,
     /// Top of the kernel stack of its CPU, for the exit path of a virtual CPU.
-    pub kernel_stack: Local<u64>,
+    pub kernel_stack: Guarded<u64>,
     /// Its message page, in the window; null for a virtual CPU.
     pub utcb: *mut Utcb,
     /// Where its domain sees that page.
     pub utcb_address: u64,
     /// Page-table root of its domain.
-    pub cr3: Local<u64>,
+    pub cr3: Guarded<u64>,
     /// Its domain.
     pub pd: Ref<Pd>,
     /// A handler's stack pointer at each entry.
     pub entry_sp: u64,
     /// What it does.
-    pub state: Local<State>,
+    pub state: Guarded<State>,
     /// Who called it and waits for its reply.
-    pub caller: Local<Option<Ref<Self>>>,
+    pub caller: Guarded<Option<Ref<Self>>>,
     /// Whom it has called, or wants to call and helps.
-    pub callee: Local<Option<Ref<Self>>>,
+    pub callee: Guarded<Option<Ref<Self>>>,
     /// Whether its callee handles an event of it, not a call.
-    pub in_event: Local<bool>,
+    pub in_event: Guarded<bool>,
     /// First selector of its event portals.
     pub events: Selector,
     /// Events it has had.
-    pub event_count: Local<u64>,
+    pub event_count: Guarded<u64>,
     /// What it is.
     pub kind: Kind,
     /// The CPU it is bound to.
-    pub cpu: Local<Ref<Cpu>>,
+    pub cpu: Guarded<Ref<Cpu>>,
     /// Unfinished business.
-    pub retry: Local<Retry>,
+    pub retry: Guarded<Retry>,
     /// Its place in the queue of a semaphore, or among the waiters of a handler.
     wait: Links<Self>,
     /// Who waits for its turn with it.
@@ -128,7 +128,7 @@ pub struct Ec {
     /// Scheduling contexts that would run it if it were not blocked.
     pub parked: List<Sc>,
     /// Its scheduling context.
-    pub sc: Local<Option<Ref<Sc>>>,
+    pub sc: Guarded<Option<Ref<Sc>>>,
     /// A virtual CPU's own part.
     pub vcpu: Vcpu,
 }
@@ -143,29 +143,29 @@ impl Ec {
     pub fn new(pd: Ref<Pd>, kind: Kind, cpu: Ref<Cpu>) -> Self {
         Self {
             header: Header::new(ObjectType::Ec),
-            resume: Local::new(Resume::never()),
-            frame: Local::new(Frame::default()),
-            kernel_stack: Local::new(cpu.stack_top),
+            resume: Guarded::new(Resume::never()),
+            frame: Guarded::new(Frame::default()),
+            kernel_stack: Guarded::new(cpu.stack_top),
             utcb: core::ptr::null_mut(),
             utcb_address: 0,
-            cr3: Local::new(pd.cr3.get()),
+            cr3: Guarded::new(pd.cr3.get()),
             pd,
             entry_sp: 0,
-            state: Local::new(if kind == Kind::Handler { State::Idle } else { State::Ready }),
-            caller: Local::new(None),
-            callee: Local::new(None),
-            in_event: Local::new(false),
+            state: Guarded::new(if kind == Kind::Handler { State::Idle } else { State::Ready }),
+            caller: Guarded::new(None),
+            callee: Guarded::new(None),
+            in_event: Guarded::new(false),
             events: 0,
-            event_count: Local::new(0),
+            event_count: Guarded::new(0),
             kind,
-            cpu: Local::new(cpu),
-            retry: Local::new(Retry::None),
+            cpu: Guarded::new(cpu),
+            retry: Guarded::new(Retry::None),
             wait: Links::new(),
             waiters: List::new(),
             portals: List::new(),
             timeout: Timeout::new(),
             parked: List::new(),
-            sc: Local::new(None),
+            sc: Guarded::new(None),
             vcpu: Vcpu::none(),
         }
     }
@@ -174,7 +174,7 @@ impl Ec {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub fn regs(&self) -> &mut Frame {
-        // SAFETY: `Local`, and the context does not run: it is on this CPU, or another one has nothing of it.
+        // SAFETY: the lock is held, and the context does not run: it is on this CPU, or another one has nothing of it.
         unsafe { &mut *self.frame.as_ptr() }
     }
 

@@ -27,18 +27,18 @@ use abi::hypercall::Status;
 use hypervisor_logic::objects::{Cap, matches};
 
 use crate::list::{Linked, Links};
-use crate::sync::Local;
+use crate::sync::Guarded;
 use pd::Pd;
 
 /// What every object starts with.
 #[repr(C)]
 pub struct Header {
     /// Slot of the newest capability to it; 0: there is none.
-    slots: Local<u64>,
+    slots: Guarded<u64>,
     /// What it is.
     pub ty: ObjectType,
     /// Who pays for it: nobody for the first domain and for what belongs to a CPU.
-    pub payer: Local<Option<Ref<Pd>>>,
+    pub payer: Guarded<Option<Ref<Pd>>>,
     /// Its place among what its payer pays for.
     links: Links<Self>,
 }
@@ -52,7 +52,7 @@ impl Linked for Header {
 impl Header {
     /// The header of a new object that nothing refers to yet.
     pub const fn new(ty: ObjectType) -> Self {
-        Self { slots: Local::new(0), ty, payer: Local::new(None), links: Links::new() }
+        Self { slots: Guarded::new(0), ty, payer: Guarded::new(None), links: Links::new() }
     }
 }
 
@@ -81,7 +81,7 @@ impl<T> PartialEq for Ref<T> {
     }
 }
 
-// SAFETY: objects are only changed through `Local`s, on the CPU they are bound to.
+// SAFETY: objects are only changed through `Guarded`s, under the lock of the kernel.
 unsafe impl<T> Send for Ref<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Ref<T> {}

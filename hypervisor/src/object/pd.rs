@@ -13,7 +13,7 @@ use crate::list::List;
 use crate::mem::pool;
 use crate::mem::slab::Slabs;
 use crate::mem::tables::{Kernel, Tables};
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A protection domain.
 #[repr(C)]
@@ -22,13 +22,13 @@ pub struct Pd {
     /// The kernel memory it has.
     pub account: Account,
     /// Page-table root of its host space, 0 before that is made.
-    pub cr3: Local<u64>,
+    pub cr3: Guarded<u64>,
     /// Root page of its object table, 0 before that is made.
-    pub table: Local<u64>,
+    pub table: Guarded<u64>,
     /// Its host space.
-    pub host: Local<Option<Ref<Space>>>,
+    pub host: Guarded<Option<Ref<Space>>>,
     /// Its port space.
-    pub ports: Local<Option<Ref<Space>>>,
+    pub ports: Guarded<Option<Ref<Space>>>,
     /// What it pays for, the newest first.
     pub objects: List<Header>,
     /// Domains above it.
@@ -51,13 +51,13 @@ impl Pd {
         Self {
             header: Header::new(ObjectType::Pd),
             account: Account {
-                quota: Local::new(Quota::new(pages)),
-                slabs: Local::new(Slabs::new()),
+                quota: Guarded::new(Quota::new(pages)),
+                slabs: Guarded::new(Slabs::new()),
             },
-            cr3: Local::new(0),
-            table: Local::new(0),
-            host: Local::new(None),
-            ports: Local::new(None),
+            cr3: Guarded::new(0),
+            table: Guarded::new(0),
+            host: Guarded::new(None),
+            ports: Guarded::new(None),
             objects: List::new(),
             depth,
             max_priority,
@@ -118,14 +118,14 @@ pub fn insert(
 
 /// The kernel memory of a domain: a quota of pages, and slabs cut from them.
 pub struct Account {
-    quota: Local<Quota>,
-    slabs: Local<Slabs>,
+    quota: Guarded<Quota>,
+    slabs: Guarded<Slabs>,
 }
 
 impl Account {
     #[allow(clippy::mut_from_ref)]
     fn quota(&self) -> &mut Quota {
-        // SAFETY: `Local` belongs to this CPU and the reference does not outlive the one-line uses below.
+        // SAFETY: whoever is here holds the lock, and the reference does not outlive the one-line uses below.
         unsafe { &mut *self.quota.as_ptr() }
     }
 
@@ -178,7 +178,7 @@ impl Account {
     /// A zeroed slot of at least `size` bytes.
     pub fn alloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.quota().take(0).ok()?;
-        // SAFETY: `Local`, and `Slabs` only calls back for pages.
+        // SAFETY: the lock is held, and `Slabs` only calls back for pages.
         unsafe { (*self.slabs.as_ptr()).alloc(self, size) }
     }
 

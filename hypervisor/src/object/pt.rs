@@ -6,22 +6,22 @@ use super::ec::{self, Ec};
 use super::{Header, Object, Ref};
 use crate::arch::StateMover;
 use crate::list::{self, Linked, Links};
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A portal.
 #[repr(C)]
 pub struct Pt {
     header: Header,
     /// Who serves it.
-    pub handler: Local<Ref<Ec>>,
+    pub handler: Guarded<Ref<Ec>>,
     /// Where the handler starts.
     pub ip: u64,
     /// What the handler is told.
-    pub id: Local<u64>,
+    pub id: Guarded<u64>,
     /// The groups of state it wants with an event.
-    pub groups: Local<u64>,
+    pub groups: Guarded<u64>,
     /// The code that moves just those groups of a virtual CPU.
-    pub mover: Local<StateMover>,
+    pub mover: Guarded<StateMover>,
     /// Its place among the portals of its handler.
     links: Links<Self>,
 }
@@ -36,11 +36,11 @@ impl Pt {
     pub fn new(handler: Ref<Ec>, ip: u64, id: u64, groups: u64) -> Self {
         Self {
             header: Header::new(ObjectType::Pt),
-            handler: Local::new(handler),
+            handler: Guarded::new(handler),
             ip,
-            id: Local::new(id),
-            groups: Local::new(groups),
-            mover: Local::new(crate::arch::mover(groups)),
+            id: Guarded::new(id),
+            groups: Guarded::new(groups),
+            mover: Guarded::new(crate::arch::mover(groups)),
             links: Links::new(),
         }
     }

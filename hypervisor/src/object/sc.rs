@@ -7,7 +7,7 @@ use super::ec::Ec;
 use super::{Header, Object, Ref};
 use crate::list::{Linked, Links};
 use crate::sched::timeout::Timeout;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A scheduling context.
 #[repr(C)]
@@ -18,9 +18,9 @@ pub struct Sc {
     /// Higher runs first.
     pub priority: u8,
     /// What is left of its time.
-    budget: Local<Budget>,
+    budget: Guarded<Budget>,
     /// Ticks it has consumed since it was made.
-    pub consumed: Local<u64>,
+    pub consumed: Guarded<u64>,
     /// Its place in the ready queue, or among those parked on a blocked thread.
     links: Links<Self>,
     /// When a used-up budget is filled again.
@@ -46,8 +46,8 @@ impl Sc {
             header: Header::new(ObjectType::Sc),
             ec,
             priority,
-            budget: Local::new(budget),
-            consumed: Local::new(0),
+            budget: Guarded::new(budget),
+            consumed: Guarded::new(0),
             links: Links::new(),
             refill: Timeout::new(),
         }
@@ -57,7 +57,7 @@ impl Sc {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub fn budget(&self) -> &mut Budget {
-        // SAFETY: `Local`: this CPU is in the kernel, which is not re-entered, and the reference is used up in one statement.
+        // SAFETY: the lock is held by this CPU, whose kernel is not re-entered, and the reference is used up in one statement.
         unsafe { &mut *self.budget.as_ptr() }
     }
 }

@@ -7,13 +7,13 @@ use super::ec::Ec;
 use super::{Header, Object};
 use crate::list::List;
 use crate::sched;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A semaphore: a counter, or a queue of threads that wait for it to become one.
 #[repr(C)]
 pub struct Sm {
     header: Header,
-    count: Local<u64>,
+    count: Guarded<u64>,
     /// The threads that wait.
     pub queue: List<Ec>,
     /// The interrupt behind it.
@@ -30,7 +30,7 @@ impl Sm {
     pub const fn new(count: u64, interrupt: Option<u32>) -> Self {
         Self {
             header: Header::new(ObjectType::Sm),
-            count: Local::new(count),
+            count: Guarded::new(count),
             queue: List::new(),
             interrupt,
         }

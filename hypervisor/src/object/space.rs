@@ -11,7 +11,7 @@ use super::{Header, Object, Ref};
 use crate::arch;
 use crate::arch::bitmaps::{Bitmap, Kind};
 use crate::mem::tables::Tables;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// A space of some kind, and who pays for its tables.
 #[repr(C)]
@@ -20,11 +20,11 @@ pub struct Space {
     /// The domain that pays.
     pub pd: Ref<Pd>,
     /// Domains whose threads run in it, and virtual CPUs that use it.
-    pub users: Local<u32>,
+    pub users: Guarded<u32>,
     /// Of a guest space: CPUs that may have translations of it, by their bits.
-    pub cpus: Local<u64>,
+    pub cpus: Guarded<u64>,
     /// How far its end has come.
-    pub cursor: Local<u64>,
+    pub cursor: Guarded<u64>,
     /// The tables.
     pub table: Table,
 }
@@ -53,7 +53,7 @@ unsafe impl Object for Space {
 impl Space {
     /// A space around tables that exist.
     pub const fn new(pd: Ref<Pd>, table: Table) -> Self {
-        let (users, cpus, cursor) = (Local::new(0), Local::new(0), Local::new(0));
+        let (users, cpus, cursor) = (Guarded::new(0), Guarded::new(0), Guarded::new(0));
         Self { header: Header::new(ObjectType::Space), pd, users, cpus, cursor, table }
     }
 

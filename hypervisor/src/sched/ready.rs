@@ -6,12 +6,12 @@ use hypervisor_logic::sched::PriorityBitmap;
 use crate::list::List;
 use crate::object::Ref;
 use crate::object::sc::Sc;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// Scheduling contexts that could run.
 pub struct ReadyQueue {
     /// Priorities whose list may have something in it.
-    bitmap: Local<PriorityBitmap>,
+    bitmap: Guarded<PriorityBitmap>,
     lists: [List<Sc>; PRIORITIES],
 }
 
@@ -19,7 +19,7 @@ impl ReadyQueue {
     /// Empty.
     pub const fn new() -> Self {
         let lists = [const { List::new() }; PRIORITIES];
-        Self { bitmap: Local::new(PriorityBitmap::new()), lists }
+        Self { bitmap: Guarded::new(PriorityBitmap::new()), lists }
     }
 
     /// The list for a context, which is about to be put into it.

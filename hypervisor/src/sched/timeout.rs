@@ -9,7 +9,7 @@ use hypervisor_logic::sched::{self, Links, Node};
 use crate::object::Ref;
 use crate::object::ec::Ec;
 use crate::object::sc::Sc;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// Whose timeout it is.
 #[derive(Clone, Copy)]
@@ -24,13 +24,13 @@ pub enum Owner {
 pub struct Timeout {
     links: Links<Ref<Self>>,
     /// Since it was armed for the first time.
-    owner: Local<Option<Owner>>,
+    owner: Guarded<Option<Owner>>,
 }
 
 impl Timeout {
     /// Not armed.
     pub const fn new() -> Self {
-        Self { links: Links::new(), owner: Local::new(None) }
+        Self { links: Links::new(), owner: Guarded::new(None) }
     }
 }
 

@@ -35,7 +35,7 @@ use crate::object::space::Space;
 use crate::sched::errand::Errand;
 use crate::sched::ready::ReadyQueue;
 use crate::sched::timeout::Timeouts;
-use crate::sync::{KERNEL, Local};
+use crate::sync::{Guarded, KERNEL};
 
 /// Distance of two CPUs' blocks, and their alignment.
 const STRIDE: u64 = 0x2_0000;
@@ -54,35 +54,35 @@ const PAGES: [u64; 12] = [
 #[repr(C)]
 pub struct Cpu {
     /// The context that runs, or ran when the kernel was entered.
-    pub current: Local<Ref<Ec>>,
+    pub current: Guarded<Ref<Ec>>,
     /// Page-table root that is loaded; while a guest runs, the one its exit loads.
-    pub cr3: Local<u64>,
+    pub cr3: Guarded<u64>,
     /// The virtual CPU whose control structure, FPU state and system-call registers are loaded.
-    pub vcpu: Local<Option<Ref<Ec>>>,
+    pub vcpu: Guarded<Option<Ref<Ec>>>,
     /// The scheduling context that pays; none while idle.
-    pub current_sc: Local<Option<Ref<Sc>>>,
+    pub current_sc: Guarded<Option<Ref<Sc>>>,
     /// Whether the one that runs was called by somebody else than the one that pays.
-    pub helping: Local<bool>,
+    pub helping: Guarded<bool>,
     /// Whether a scheduling decision is due.
-    pub reschedule: Local<bool>,
+    pub reschedule: Guarded<bool>,
     /// Whether CR2 is no longer the loaded virtual CPU's.
-    pub cr2_lost: Local<bool>,
+    pub cr2_lost: Guarded<bool>,
     /// Whether the task register's limit may be short.
-    pub task_register_stale: Local<bool>,
+    pub task_register_stale: Guarded<bool>,
     /// When the current scheduling context began to pay.
-    pub since: Local<u64>,
+    pub since: Guarded<u64>,
     /// When its budget ends.
-    pub slice_end: Local<u64>,
+    pub slice_end: Guarded<u64>,
     /// The port space whose bitmap is in the task state.
-    pub ports: Local<Option<Ref<Space>>>,
+    pub ports: Guarded<Option<Ref<Space>>>,
     /// Whether the running thread can use them.
-    pub ports_open: Local<bool>,
+    pub ports_open: Guarded<bool>,
     /// The timer.
     pub timer: Timer,
     /// Physical page of what every exit of AMD-V has to bring back.
-    pub host_state: Local<u64>,
+    pub host_state: Guarded<u64>,
     /// Tags of this CPU's translations for guests.
-    tags: Local<Tags>,
+    tags: Guarded<Tags>,
     /// Top of the kernel stack.
     pub stack_top: u64,
     /// Who could run.
@@ -92,7 +92,7 @@ pub struct Cpu {
     /// What another CPU waits for it to forget.
     pub demand: Demand,
     /// What another CPU has asked of it.
-    pub errand: Local<Option<Errand>>,
+    pub errand: Guarded<Option<Errand>>,
     /// The context that waits for interrupts.
     pub idle: Ref<Ec>,
     /// Number of this CPU, from 0.
@@ -111,7 +111,7 @@ pub struct Block {
     pub tss: TaskState,
     pad1: [u8; 0x1_0000 - 0x2000 - size_of::<TaskState>() - gdt::ENTRIES * 8],
     /// Its descriptors.
-    pub gdt: [Local<u64>; gdt::ENTRIES],
+    pub gdt: [Guarded<u64>; gdt::ENTRIES],
 }
 
 impl Block {
@@ -181,7 +181,7 @@ impl Cpu {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub fn tags(&self) -> &mut Tags {
-        // SAFETY: `Local` belongs to this CPU, and no caller keeps the reference.
+        // SAFETY: whoever is here holds the lock, and no caller keeps the reference.
         unsafe { &mut *self.tags.as_ptr() }
     }
 
@@ -233,26 +233,26 @@ pub fn install(
     // SAFETY: the pages were just mapped, and nobody else knows of them. The holes between the fields are not written.
     unsafe {
         (&raw mut (*block).cpu).write(Cpu {
-            current: Local::new(idle),
-            cr3: Local::new(cr3),
-            vcpu: Local::new(None),
-            current_sc: Local::new(None),
-            helping: Local::new(false),
-            reschedule: Local::new(false),
-            cr2_lost: Local::new(false),
-            task_register_stale: Local::new(false),
-            since: Local::new(0),
-            slice_end: Local::new(u64::MAX),
-            ports: Local::new(None),
-            ports_open: Local::new(false),
+            current: Guarded::new(idle),
+            cr3: Guarded::new(cr3),
+            vcpu: Guarded::new(None),
+            current_sc: Guarded::new(None),
+            helping: Guarded::new(false),
+            reschedule: Guarded::new(false),
+            cr2_lost: Guarded::new(false),
+            task_register_stale: Guarded::new(false),
+            since: Guarded::new(0),
+            slice_end: Guarded::new(u64::MAX),
+            ports: Guarded::new(None),
+            ports_open: Guarded::new(false),
             timer,
-            host_state: Local::new(host_state),
-            tags: Local::new(Tags::new(super::vendor::tags())),
+            host_state: Guarded::new(host_state),
+            tags: Guarded::new(Tags::new(super::vendor::tags())),
             stack_top: base + STACK_TOP,
             ready: ReadyQueue::new(),
             timeouts: Timeouts::new(),
             demand: Demand::new(),
-            errand: Local::new(None),
+            errand: Guarded::new(None),
             idle,
             number,
             apic,
@@ -263,7 +263,7 @@ pub fn install(
             base + FAULT_TOP,
         ));
         let descriptors = gdt::descriptors((&raw const (*block).tss) as u64);
-        (&raw mut (*block).gdt).write(descriptors.map(Local::new));
+        (&raw mut (*block).gdt).write(descriptors.map(Guarded::new));
     }
     // SAFETY: it was just filled, and stays.
     Some(unsafe { Ref::from_address(base) })

@@ -1,7 +1,7 @@
 //! Segments: the GDT and the task state of a CPU.
 
 use super::cpu::Block;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// Ring-0 code. SYSENTER and SYSEXIT derive all others from it (SDM 2B SYSENTER, SYSEXIT), and SYSRET can as well.
 pub const KERNEL_CODE: u16 = 0x08;
@@ -26,7 +26,7 @@ pub struct TaskState {
     reserved2: u64,
     reserved3: u16,
     /// Where the I/O bitmap starts; behind the limit: no port at all.
-    pub io_map: Local<u16>,
+    pub io_map: Guarded<u16>,
     /// One bit a port, set = not allowed.
     pub io_bitmap: [u8; PORTS / 8],
     /// The processor reads one byte further (SDM 1 19.5.2).
@@ -55,7 +55,7 @@ impl TaskState {
             ist,
             reserved2: 0,
             reserved3: 0,
-            io_map: Local::new(IO_MAP_NONE),
+            io_map: Guarded::new(IO_MAP_NONE),
             io_bitmap: [0xff; PORTS / 8],
             end: 0xff,
         }

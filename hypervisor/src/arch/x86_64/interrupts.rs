@@ -10,7 +10,7 @@ use crate::log::RING;
 use crate::object::Ref;
 use crate::object::sm::Sm;
 use crate::sched;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// First vector for device interrupts; interrupt `n` has vector `FIRST + n`.
 const FIRST: u8 = 0x30;
@@ -29,9 +29,9 @@ struct Line {
 }
 
 /// The lines that somebody wants, by their interrupts.
-static LINES: [Local<Option<Line>>; MAX as usize] = [const { Local::new(None) }; MAX as usize];
+static LINES: [Guarded<Option<Line>>; MAX as usize] = [const { Guarded::new(None) }; MAX as usize];
 
-fn line(interrupt: u32) -> Option<&'static Local<Option<Line>>> {
+fn line(interrupt: u32) -> Option<&'static Guarded<Option<Line>>> {
     LINES.get(interrupt as usize)
 }
 

@@ -1,6 +1,6 @@
 //! I/O APICs (82093AA data sheet): where device interrupts enter.
 
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// I/O APICs that are supported.
 const MAX: usize = 8;
@@ -12,7 +12,7 @@ struct IoApic {
     pins: u32,
 }
 
-static IOAPICS: [Local<Option<IoApic>>; MAX] = [const { Local::new(None) }; MAX];
+static IOAPICS: [Guarded<Option<IoApic>>; MAX] = [const { Guarded::new(None) }; MAX];
 
 const MASKED: u32 = 1 << 16;
 const LEVEL: u32 = 1 << 15;
@@ -50,7 +50,7 @@ pub fn add(registers: u64, first: u32) -> u32 {
 
 /// Where an interrupt enters: an I/O APIC and its pin.
 fn find(interrupt: u32) -> Option<(IoApic, u32)> {
-    IOAPICS.iter().filter_map(Local::get).find_map(|ioapic| {
+    IOAPICS.iter().filter_map(Guarded::get).find_map(|ioapic| {
         let pin = interrupt.checked_sub(ioapic.first)?;
         (pin < ioapic.pins).then_some((ioapic, pin))
     })

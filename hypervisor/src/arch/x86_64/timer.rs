@@ -3,7 +3,7 @@
 use super::lapic;
 use super::port::{inb, outb};
 use super::{msr, tsc};
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// Vector of the timer's interrupt.
 pub const VECTOR: u8 = 0xfe;
@@ -19,9 +19,9 @@ const CALIBRATIONS: usize = 4;
 pub struct Timer {
     kind: Kind,
     /// What it was last set to.
-    deadline: Local<u64>,
+    deadline: Guarded<u64>,
     /// From when on its interrupt may be there: the deadline less what calibration may be wrong by.
-    due: Local<u64>,
+    due: Guarded<u64>,
 }
 
 enum Kind {
@@ -100,7 +100,7 @@ impl Timer {
         } else {
             Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
         };
-        Self { kind, deadline: Local::new(u64::MAX), due: Local::new(u64::MAX) }
+        Self { kind, deadline: Guarded::new(u64::MAX), due: Guarded::new(u64::MAX) }
     }
 
     /// Turns it on, on its CPU.

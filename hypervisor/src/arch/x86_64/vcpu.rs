@@ -18,7 +18,7 @@ use crate::object::space::{Space, Table};
 use crate::sched::errand::{self, Errand, is_held_elsewhere};
 use crate::sched::timeout::Owner;
 use crate::sched::{self, Next};
-use crate::sync::Local;
+use crate::sync::Guarded;
 use crate::{ipc, println};
 
 /// The part of an execution context that only a virtual CPU uses.
@@ -30,23 +30,23 @@ pub struct Vcpu {
     /// Its guest, MSR and port space.
     pub spaces: [Option<Ref<Space>>; 3],
     /// Whether it must leave its guest before the next instruction, or look at something else before it enters.
-    pub attention: Local<bool>,
+    pub attention: Guarded<bool>,
     /// Whether that is because it was recalled.
-    recalled: Local<bool>,
+    recalled: Guarded<bool>,
     /// Whether it is to be stopped before it enters its guest.
-    stopping: Local<bool>,
+    stopping: Guarded<bool>,
     /// Absolute deadline.
-    pub deadline: Local<u64>,
+    pub deadline: Guarded<u64>,
     /// XCR0.
-    pub xcr0: Local<u64>,
+    pub xcr0: Guarded<u64>,
     /// What the VMM owns of CR0 and CR4.
-    pub masks: Local<[u64; 2]>,
+    pub masks: Guarded<[u64; 2]>,
     /// Exceptions that the VMM wants.
-    pub exceptions: Local<u32>,
+    pub exceptions: Guarded<u32>,
     /// Debug registers 0 to 3, while others are loaded.
-    breakpoints: Local<[u64; 4]>,
+    breakpoints: Guarded<[u64; 4]>,
     /// The number of the last [`Exit`].
-    pub last_exit: Local<u8>,
+    pub last_exit: Guarded<u8>,
     /// What only VT-x has.
     pub vmx: vmx::vcpu::Own,
     /// What only AMD-V has.
@@ -60,15 +60,15 @@ impl Vcpu {
             control: 0,
             fpu: 0,
             spaces: [None; 3],
-            attention: Local::new(false),
-            recalled: Local::new(false),
-            stopping: Local::new(false),
-            deadline: Local::new(u64::MAX),
-            xcr0: Local::new(1),
-            masks: Local::new([0; 2]),
-            exceptions: Local::new(0),
-            breakpoints: Local::new([0; 4]),
-            last_exit: Local::new(Exit::Startup as u8),
+            attention: Guarded::new(false),
+            recalled: Guarded::new(false),
+            stopping: Guarded::new(false),
+            deadline: Guarded::new(u64::MAX),
+            xcr0: Guarded::new(1),
+            masks: Guarded::new([0; 2]),
+            exceptions: Guarded::new(0),
+            breakpoints: Guarded::new([0; 4]),
+            last_exit: Guarded::new(Exit::Startup as u8),
             vmx: vmx::vcpu::Own::new(),
             svm: svm::vcpu::Own::new(),
         }

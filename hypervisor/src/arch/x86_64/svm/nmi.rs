@@ -18,7 +18,7 @@ use super::vcpu;
 use super::vmcb::Vmcb;
 use crate::arch::state::TRAP;
 use crate::object::ec::Ec;
-use crate::sync::Local;
+use crate::sync::Guarded;
 use abi::vcpu::EventKind;
 
 /// Whether a guest can take an NMI.
@@ -44,10 +44,10 @@ struct Step {
 
 /// What the kernel keeps of a guest's NMIs.
 pub struct Nmi {
-    blocking: Local<Blocking>,
-    step: Local<Option<Step>>,
+    blocking: Guarded<Blocking>,
+    step: Guarded<Option<Step>>,
     /// Whether the VMM waits for the window.
-    pub window: Local<bool>,
+    pub window: Guarded<bool>,
 }
 
 /// DR6.BS.
@@ -59,9 +59,9 @@ impl Nmi {
     /// Of a virtual CPU that has not run.
     pub const fn new() -> Self {
         Self {
-            blocking: Local::new(Blocking::Open),
-            step: Local::new(None),
-            window: Local::new(false),
+            blocking: Guarded::new(Blocking::Open),
+            step: Guarded::new(None),
+            window: Guarded::new(false),
         }
     }
 

@@ -15,35 +15,35 @@ use crate::arch::msr::TSC_AUX;
 use crate::arch::{Resume, bitmaps, lapic};
 use crate::object::Ref;
 use crate::object::ec::Ec;
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// What a virtual CPU has on AMD-V alone.
 pub struct Own {
     /// Its ASID here, until the CPU's tags run out.
-    tag: Local<Assigned>,
+    tag: Guarded<Assigned>,
     /// TSC_AUX, while another is loaded.
-    tsc_aux: Local<u64>,
+    tsc_aux: Guarded<u64>,
     /// Its NMIs.
     pub nmi: Nmi,
     /// Whether the VMM waits for the guest to take interrupts.
-    pub interrupt_window: Local<bool>,
+    pub interrupt_window: Guarded<bool>,
     /// Bits of `VcpuState::intercepts`.
-    pub intercepts: Local<u32>,
+    pub intercepts: Guarded<u32>,
     /// RIP of the instruction whose software interrupt is to be delivered on a processor without next RIP: in the VMCB it is the
     /// address to come back to already.
-    pub soft_event: Local<Option<u64>>,
+    pub soft_event: Guarded<Option<u64>>,
 }
 
 impl Own {
     /// Of a virtual CPU that has not run.
     pub const fn new() -> Self {
         Self {
-            tag: Local::new(Assigned::NONE),
-            tsc_aux: Local::new(0),
+            tag: Guarded::new(Assigned::NONE),
+            tsc_aux: Guarded::new(0),
             nmi: Nmi::new(),
-            interrupt_window: Local::new(false),
-            intercepts: Local::new(0),
-            soft_event: Local::new(None),
+            interrupt_window: Guarded::new(false),
+            intercepts: Guarded::new(0),
+            soft_event: Guarded::new(None),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::arch::{Resume, entry, gdt, idt, state};
 use crate::mem::virt;
 use crate::object::Ref;
 use crate::object::ec::{Ec, Frame};
-use crate::sync::Local;
+use crate::sync::Guarded;
 
 /// The registers that stay in the processor across exits, and move only when another virtual CPU is loaded.
 const RESIDENT: [Msr; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE];
@@ -28,35 +28,35 @@ pub const CR4_OWNED: u64 = 1 << 13 | 1 << 14;
 /// What a virtual CPU has on VT-x alone.
 pub struct Own {
     /// Its VPID, until the CPU's tags run out.
-    tag: Local<Assigned>,
+    tag: Guarded<Assigned>,
     /// Whether its VMCS may be in a processor, of the CPU that it is bound to.
-    active: Local<bool>,
+    active: Guarded<bool>,
     /// The CPU whose host state is in the VMCS.
-    host: Local<Option<Ref<Cpu>>>,
+    host: Guarded<Option<Ref<Cpu>>>,
     /// Host page-table root in the VMCS.
-    host_cr3: Local<u64>,
+    host_cr3: Guarded<u64>,
     /// The registers of [`RESIDENT`] and TSC_AUX, while others are loaded.
-    resident: Local<[u64; 6]>,
+    resident: Guarded<[u64; 6]>,
     /// DR6, while another is loaded.
-    dr6: Local<u64>,
+    dr6: Guarded<u64>,
     /// CR2 as it was when the guest was left.
-    pub cr2: Local<u64>,
+    pub cr2: Guarded<u64>,
     /// Why the processor refused to enter the guest, until it was told.
-    pub entry_error: Local<u32>,
+    pub entry_error: Guarded<u32>,
 }
 
 impl Own {
     /// Of a virtual CPU that has not run.
     pub const fn new() -> Self {
         Self {
-            tag: Local::new(Assigned::NONE),
-            active: Local::new(false),
-            host: Local::new(None),
-            host_cr3: Local::new(0),
-            resident: Local::new([0; 6]),
-            dr6: Local::new(state::dr6(0)),
-            cr2: Local::new(0),
-            entry_error: Local::new(0),
+            tag: Guarded::new(Assigned::NONE),
+            active: Guarded::new(false),
+            host: Guarded::new(None),
+            host_cr3: Guarded::new(0),
+            resident: Guarded::new([0; 6]),
+            dr6: Guarded::new(state::dr6(0)),
+            cr2: Guarded::new(0),
+            entry_error: Guarded::new(0),
         }
     }
 
