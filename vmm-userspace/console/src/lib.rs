@@ -8,6 +8,7 @@
 //! | [`display`] | brings it onto the machine's screen |
 //! | [`keys`] | finds the escape key among what is typed |
 //! | [`moderation`] | how often the serial port may interrupt |
+//! | [`patience`] | how long others wait for the end of a line |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -17,4 +18,5 @@ pub mod display;
 pub mod keys;
 pub mod moderation;
 pub mod output;
+pub mod patience;
 pub mod terminal;

@@ -13,6 +13,7 @@ mod uart;
 
 use console::display::{Display, Pace};
 use console::moderation::Moderation;
+use console::patience::Patience;
 use runtime::abi::hypercall::FOREVER;
 use runtime::{Outcome, Status, Task, clock, println};
 use screen::{Layout, Screen};
@@ -30,6 +31,8 @@ const DRAWING: u64 = 2_000_000;
 const PAUSE: u64 = 20_000_000;
 /// Time from one look at a port that receives to the next, in nanoseconds: its FIFO takes 1.4 milliseconds of the line.
 const POLLING: u64 = 500_000;
+/// How long others wait for the end of a line, in nanoseconds: the serial line takes seven milliseconds for 80 characters.
+const LINE: u64 = 50_000_000;
 
 fn main(task: Task) -> Result<Outcome, Status> {
     let uart = Uart::new(COM1);
@@ -43,7 +46,8 @@ fn main(task: Task) -> Result<Outcome, Status> {
         }
     }
     let moderation = Moderation::new(clock.to_ticks(POLLING));
-    let mut service = Service::new(uart, moderation, display, task.clients());
+    let patience = Patience::new(clock.to_ticks(LINE));
+    let mut service = Service::new(uart, display, (moderation, patience), task.clients());
     loop {
         if service.work(clock::now) {
             match task.wake().down_all(service.deadline().unwrap_or(FOREVER)) {

@@ -10,6 +10,7 @@ use console::display::Display;
 use console::keys::{Key, Keys};
 use console::moderation::Moderation;
 use console::output::{Kind, Output};
+use console::patience::Patience;
 use protocol::console::{ConsoleChannel, INPUT, LOG, LogChannel, OUTPUT};
 use protocol::ring::{Consumer, Producer};
 use protocol::startup::Client;
@@ -58,6 +59,7 @@ struct Reader {
 pub struct Service {
     uart: Option<Uart>,
     moderation: Moderation,
+    patience: Patience,
     display: Option<Display<'static>>,
     output: Output,
     sources: Vec<Source>,
@@ -123,14 +125,15 @@ impl Service {
     /// Serves `clients` at the serial port and the screen.
     pub fn new(
         uart: Option<Uart>,
-        moderation: Moderation,
         display: Option<Display<'static>>,
+        (moderation, patience): (Moderation, Patience),
         clients: &[Client],
     ) -> Self {
         let consoles = clients.iter().filter(|client| !client.console.is_empty()).count();
         let mut service = Self {
             uart,
             moderation,
+            patience,
             display,
             output: Output::new(),
             sources: Vec::new(),
@@ -203,7 +206,7 @@ impl Service {
     pub fn work(&mut self, now: fn() -> u64) -> bool {
         loop {
             self.receive(now);
-            self.collect();
+            self.collect(now);
             self.send();
             // Only an idle interrupt line can rise again.
             if !self.uart.as_ref().is_some_and(Uart::interrupting) {
@@ -219,7 +222,8 @@ impl Service {
     /// When there is something to do even if nobody wakes the service.
     pub fn deadline(&self) -> Option<u64> {
         let drawing = self.display.as_ref().and_then(Display::deadline);
-        drawing.into_iter().chain(self.moderation.deadline()).min()
+        let others = [self.moderation.deadline(), self.patience.deadline()];
+        drawing.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Empties the receive FIFO. What comes meanwhile waits for the next look.
@@ -269,18 +273,30 @@ impl Service {
 
     /// Takes output from the clients, each in turn. A turn lasts until a line ends, but not for
     /// ever: nobody can keep the others from the terminal.
-    fn collect(&mut self) {
+    fn collect(&mut self, now: fn() -> u64) {
         let mut idle = 0;
+        let mut waits = false;
         while self.output.waiting() < WAITING && idle < self.sources.len() {
             let count = self.sources.len();
-            if self.lets_others_first(self.turn % count) {
+            let number = self.sources.get(self.turn % count).map(|source| source.number);
+            let goes_on = number.is_some() && number == self.output.unfinished();
+            if !goes_on && self.lets_others_first(self.turn % count) {
                 self.turn = (self.turn + 1) % count;
                 self.taken = 0;
                 continue;
             }
             let Some(source) = self.sources.get_mut(self.turn % count) else { return };
             let mut buffer = [0; CHUNK];
-            let taken = source.peek(&mut buffer);
+            let mut taken = source.peek(&mut buffer);
+            let interrupts = self.output.unfinished().is_some_and(|other| other != source.number);
+            if taken > 0 && interrupts {
+                if self.patience.lasts(now()) {
+                    taken = 0;
+                    waits = true;
+                } else {
+                    self.patience.renew();
+                }
+            }
             let bytes = buffer.get(..taken).unwrap_or_default();
             let line = bytes.iter().rposition(|byte| *byte == b'\n').map_or(taken, |end| end + 1);
             self.output.write(source.number, bytes.get(..line).unwrap_or_default());
@@ -292,6 +308,10 @@ impl Service {
                 self.turn = (self.turn + 1) % count;
                 self.taken = 0;
             }
+        }
+        let all_asked = idle >= self.sources.len();
+        if self.output.unfinished().is_none() || all_asked && !waits {
+            self.patience.renew();
         }
     }
 
@@ -340,7 +360,11 @@ impl Service {
     /// not right to sleep; but what waits for the serial port is woken by its interrupt.
     fn prepare_wait(&self) -> bool {
         let collecting = self.output.waiting() < WAITING;
-        let quiet = !collecting || self.sources.iter().all(Source::prepare_wait);
+        // Those who wait for the end of a line have something, and time to wait.
+        let unfinished = self.output.unfinished().filter(|_| self.patience.deadline().is_some());
+        let sleeps = |source: &Source| unfinished.is_some_and(|other| other != source.number);
+        let quiet = !collecting
+            || self.sources.iter().all(|source| source.prepare_wait() || sleeps(source));
         let full = self.readers.iter().filter(|reader| !reader.backlog.is_empty());
         quiet && full.fold(true, |right, reader| right & reader.input.prepare_wait())
     }
