@@ -6,6 +6,7 @@
 mod destroy;
 mod devices;
 mod domain;
+mod errands;
 mod moves;
 mod places;
 mod revoke;
@@ -26,6 +27,7 @@ pub const TESTS: [&[Test]; 9] = [
     destroy::TESTS,
     vcpus::TESTS,
     moves::TESTS,
+    errands::TESTS,
     share::TESTS,
     stress::TESTS,
 ];

@@ -137,8 +137,18 @@ struct Shared {
 
 impl Counter {
     pub fn new(cpu: u16, share: Share) -> Result<Self, String> {
+        Self::after(cpu, share, || ())
+    }
+
+    /// One that does something else first.
+    pub fn after(
+        cpu: u16,
+        share: Share,
+        mut first: impl FnMut() + Send + 'static,
+    ) -> Result<Self, String> {
         let shared: &'static Shared = Box::leak(Box::default());
         let thread = spawn_on(cpu, share, move |_| {
+            first();
             loop {
                 shared.at.store(apic_id().into(), Ordering::Relaxed);
                 shared.count.fetch_add(1, Ordering::Relaxed);
