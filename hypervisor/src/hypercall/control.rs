@@ -107,6 +107,7 @@ fn move_to(caller: Ref<Ec>, ec: Ref<Ec>, number: u64) -> Outcome {
         return Err(Status::Aborted);
     }
     if ec.cpu.get() == to {
+        errand::stay(ec);
         return Ok(Values::NONE);
     }
     if !errand::is_free(ec) {

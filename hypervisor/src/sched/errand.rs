@@ -58,6 +58,16 @@ pub fn forget(ec: Ref<Ec>) {
     }
 }
 
+/// A context stays where it is, whoever asked its CPU before to move it.
+pub fn stay(ec: Ref<Ec>) {
+    let cpu = ec.cpu.get();
+    if let Some(Errand::Move(other, _)) = cpu.errand.get()
+        && other == ec
+    {
+        cpu.errand.set(None);
+    }
+}
+
 /// Before a decision on `cpu`: does what it was asked for.
 #[cold]
 pub fn run(cpu: &Cpu, errand: Errand) {

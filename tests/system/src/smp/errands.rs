@@ -34,6 +34,7 @@ use crate::{check, check_eq, code, format};
 
 pub const TESTS: &[Test] = &[
     ("errand.withdrawn-stop", withdrawn_stop),
+    ("errand.withdrawn-move", withdrawn_move),
     ("errand.two-moves", two_moves),
     ("errand.time-of-others", time_of_others),
     ("errand.deadlines", deadlines),
@@ -54,6 +55,28 @@ fn withdrawn_stop(bench: &mut Bench<'_>) -> Check {
             guest_goes_on(bench, &vm).map_err(|why| format!("CPU {cpu}, round {round}: {why}"))?;
         }
         check!(withdrawn > 0, "CPU {cpu}: it stood still at once each time");
+        vm.end()?;
+    }
+    Ok(())
+}
+
+/// Who is told that a context is on a CPU finds it there: a move to another one that was asked for before is withdrawn.
+fn withdrawn_move(bench: &mut Bench<'_>) -> Check {
+    for cpu in others() {
+        let mut vm = counting_guest(bench, cpu)?;
+        let mut withdrawn = 0;
+        for round in 0..ROUNDS {
+            nap(bench, round * 7 % 50);
+            withdrawn += u64::from(!vm.vcpu.move_to(0).map_err(show)?);
+            insist("moving back", || vm.vcpu.move_to(cpu))?;
+            nap(bench, 100);
+            // Its exit ends it if it is not where its handler is.
+            vm.vcpu.recall().map_err(show)?;
+            let exit = vm.wait().map_err(|why| format!("CPU {cpu}, round {round}: {why}"))?;
+            check_eq!(exit, Exit::Recall, "CPU {cpu}, round {round}: the exit");
+            vm.resume(Groups::NONE)?;
+        }
+        check!(withdrawn > 0, "CPU {cpu}: it was on the other CPU at once each time");
         vm.end()?;
     }
     Ok(())
