@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::cap::own;
+use abi::cap::{Perms, own};
 use abi::hypercall::{EcActivity, FOREVER, Status};
 use abi::utcb::{MsgTag, Utcb};
 use abi::vcpu::{Exit, Groups};
@@ -14,6 +14,7 @@ use runtime::pd::{Limits, Pd};
 use runtime::pt::Pt;
 use runtime::selector::FREE;
 use runtime::sm::Sm;
+use runtime::space::ObjectSpace;
 use runtime::task::cpus;
 
 use super::domain::Domain;
@@ -25,7 +26,7 @@ use crate::kernel::threads::semaphore;
 use crate::report::{Bench, Check, Test};
 use crate::vcpu::modes::Mode;
 use crate::vcpu::vm::{Spaces, Vm};
-use crate::{check, check_eq, code};
+use crate::{check, check_eq, code, format};
 
 pub const TESTS: &[Test] = &[
     ("end.running-thread", running_thread),
@@ -39,6 +40,7 @@ pub const TESTS: &[Test] = &[
     ("end.semaphore", a_semaphore),
     ("end.domain", domain),
     ("end.domain-twice", domain_twice),
+    ("end.each-other", each_other),
 ];
 
 const ROUNDS: u64 = 8;
@@ -424,4 +426,83 @@ fn domain_twice(bench: &mut Bench<'_>) -> Check {
     let after = free()?;
     check!(after >= before, "{} pages are lost", before - after);
     pair.into_iter().try_for_each(|worker| end(worker.thread))
+}
+
+/// Two domains, each with a child and with a thread on a CPU of its own, end each other's children at the same time, and then each other:
+/// the children are gone, whoever is left of the two can be ended from above, and all that they had comes back.
+fn each_other(bench: &mut Bench<'_>) -> Check {
+    /// Where a domain has the capability of what it is to destroy.
+    const VICTIM: u32 = 20;
+    const CHILD: u64 = 150;
+    let pair = [0_u16, cpus().last().unwrap_or(0)];
+    let limits = Limits { priority: 3, ..Limits::NONE };
+    let share = (2, bench.hz / 10_000);
+    let free = || Pd::OWN.quota().map(|quota| quota.free).map_err(show);
+    let mut kept: Option<[Domain; 4]> = None;
+    let mut before = 0;
+    for round in 0..40 {
+        if round == 2 {
+            before = free()?;
+        }
+        let make = |number: usize, parent: Pd| match kept {
+            None => Domain::below(parent, bench.memory, limits, number as u64),
+            Some(domains) => domains[number].again(limits),
+        };
+        let (first, second) = (make(0, Pd::OWN).map_err(show)?, make(1, Pd::OWN).map_err(show)?);
+        first.pd.give(CHILD).and(second.pd.give(CHILD)).map_err(show)?;
+        let its = make(2, first.pd).map_err(show)?;
+        let the_others = make(3, second.pd).map_err(show)?;
+        kept = Some([first, second, its, the_others]);
+        for child in [its, the_others] {
+            for (index, cpu) in (0..).zip(pair) {
+                child.thread(cpu, index).map_err(show)?;
+                child.run(index, share).map_err(show)?;
+            }
+        }
+        let children = round % 2 == 0;
+        let own = ObjectSpace::OWN;
+        let victims = if children { [the_others, its] } else { [second, first] };
+        let mut threads = alloc::vec::Vec::new();
+        for ((domain, victim), cpu) in [first, second].into_iter().zip(victims).zip(pair) {
+            own.grant(victim.pd.selector(), domain.objects, VICTIM, Perms::ALL).map_err(show)?;
+            threads.push(domain.destroyer(cpu, 0, VICTIM).map_err(show)?);
+            domain.run(0, share).map_err(show)?;
+        }
+        let counting = || its.count(0) > 2 && the_others.count(1) > 2;
+        until(bench, "counting", counting)?;
+        for domain in if round % 4 < 2 { [first, second] } else { [second, first] } {
+            domain.begin().map_err(show)?;
+        }
+        if children {
+            until(bench, "the end of the children", || {
+                [first, second].iter().all(|domain| domain.outcome().is_some())
+            })?;
+            for (domain, child) in [(first, its), (second, the_others)] {
+                check_eq!(domain.outcome(), Some(Status::Success as u64), "round {round}");
+                check_eq!(child.pd.quota().err(), Some(Status::BadCap), "round {round}: a child");
+            }
+        } else {
+            // Whether one has ended the other, or both are only half gone, is a matter of who was first where.
+            until(bench, "the end of one of them", || {
+                threads.iter().any(|ec| ec.recall() == Err(Status::BadCap))
+            })?;
+            let outcomes = [first.outcome(), second.outcome()];
+            let sound = |outcome: &Option<u64>| {
+                outcome.is_none_or(|status| status == Status::Success as u64)
+            };
+            check!(outcomes.iter().all(sound), "round {round}: {outcomes:?}");
+        }
+        for domain in [first, second] {
+            match domain.pd.destroy() {
+                Ok(()) | Err(Status::BadCap) => {}
+                Err(status) => return Err(format!("round {round}: the rest: {status:?}")),
+            }
+        }
+        let counts = [its.count(0), the_others.count(1)];
+        nap(bench, 100);
+        check_eq!([its.count(0), the_others.count(1)], counts, "round {round}: counted afterwards");
+    }
+    let after = free()?;
+    check!(after >= before, "{} pages are lost", before - after);
+    Ok(())
 }

@@ -5,8 +5,8 @@ use alloc::string::String;
 
 use abi::cap::{MemRights, Perms, Selector, SpaceKind, own};
 use abi::fault::{FaultGroups, FaultState};
-use abi::hypercall::Status;
-use abi::layout::PAGE_SIZE;
+use abi::hypercall::{Number, Status, pack as hypercall_word};
+use abi::layout::{HYPERCALL_PAGE, PAGE_SIZE};
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::ec::Ec;
 use runtime::handler::Handler;
@@ -43,6 +43,7 @@ const SELECTORS: u32 = 4 + 2 * 64;
 /// A domain.
 #[derive(Clone, Copy)]
 pub struct Domain {
+    parent: Pd,
     pub pd: Pd,
     pub objects: ObjectSpace,
     pub host: HostSpace,
@@ -56,6 +57,39 @@ fn counting() -> &'static [u8] {
     code!(64, "2:", "inc qword ptr [rsp]", "pause", "jmp 2b")
 }
 
+/// Where a domain has the code that destroys, in the page of the other code.
+const DESTROYING: u64 = 0x800;
+/// Words of the data for it: what it is to do as the first word of a hypercall, whether it may begin, and the status, plus 1, when it
+/// is done. Behind them is its stack.
+const ORDER: u64 = 256;
+const BEGIN: u64 = ORDER + 1;
+const DONE: u64 = ORDER + 2;
+
+/// Destroys an object, and says what came of it.
+fn destroying() -> &'static [u8] {
+    const { assert!(DATA + 8 * ORDER == 0x50_0800 && HYPERCALL_PAGE == 0x7fff_fff0_0000) }
+    const { assert!(Status::Partial as u64 == 10) }
+    code!(
+        64,
+        "2:",
+        "pause",
+        "cmp qword ptr [0x500808], 0",
+        "je 2b",
+        "3:",
+        "mov rax, [0x500800]",
+        "xor esi, esi",
+        "movabs r10, 0x7ffffff00000",
+        "call r10",
+        "cmp rax, 10",
+        "je 3b",
+        "inc rax",
+        "mov [0x500810], rax",
+        "4:",
+        "pause",
+        "jmp 4b",
+    )
+}
+
 impl Domain {
     /// A domain with code and data, and no threads. There is one in use at a time.
     pub fn new(bench: &Bench<'_>, limits: Limits) -> Result<Self, String> {
@@ -64,28 +98,40 @@ impl Domain {
 
     /// The same where there are several.
     pub fn numbered(memory: GuestMemory, limits: Limits, number: u64) -> Result<Self, Status> {
+        Self::below(Pd::OWN, memory, limits, number)
+    }
+
+    /// The same below another domain than this task's, which has to have what it needs.
+    pub fn below(
+        parent: Pd,
+        memory: GuestMemory,
+        limits: Limits,
+        number: u64,
+    ) -> Result<Self, Status> {
         let at = MEMORY + number * 2 * PAGE_SIZE;
         let fresh = FREE.range(SELECTORS)?;
-        Self::at(memory, limits, (at, fresh))
+        Self::at(parent, memory, limits, (at, fresh))
     }
 
     /// The same with a place in memory and selectors that were used before.
     pub fn again(self, limits: Limits) -> Result<Self, Status> {
-        Self::at(self.memory, limits, (self.at, self.fresh))
+        Self::at(self.parent, self.memory, limits, (self.at, self.fresh))
     }
 
     fn at(
+        parent: Pd,
         memory: GuestMemory,
         limits: Limits,
         (at, fresh): (u64, Selector),
     ) -> Result<Self, Status> {
         memory.write(at, counting()).map_err(|_| Status::BadParam)?;
+        memory.write(at + DESTROYING, destroying()).map_err(|_| Status::BadParam)?;
         memory.fill(at + PAGE_SIZE, PAGE_SIZE, 0).map_err(|_| Status::BadParam)?;
-        hypercall::create_pd(fresh, own::PD, QUOTA, limits)?;
+        hypercall::create_pd(fresh, parent.selector(), QUOTA, limits)?;
         hypercall::create_space(fresh + 1, fresh, SpaceKind::Object)?;
         hypercall::create_space(fresh + 2, fresh, SpaceKind::Host)?;
         let (objects, host) = (ObjectSpace::at(fresh + 1), HostSpace::at(fresh + 2));
-        let domain = Self { pd: Pd::at(fresh), objects, host, fresh, memory, at };
+        let domain = Self { parent, pd: Pd::at(fresh), objects, host, fresh, memory, at };
         domain.map(CODE, 0, MemRights::RX)?;
         domain.map(DATA, PAGE_SIZE, MemRights::RW)?;
         Ok(domain)
@@ -118,8 +164,33 @@ impl Domain {
 
     /// A thread without time, which counts in word `index`.
     pub fn thread(self, cpu: u16, index: u64) -> Result<Ec, Status> {
+        self.thread_at(cpu, index, (DATA + 8 * index, CODE))
+    }
+
+    /// A thread without time that destroys what the domain has at `object`, as soon as it is told to begin.
+    pub fn destroyer(self, cpu: u16, index: u64, object: Selector) -> Result<Ec, Status> {
+        self.set(ORDER, hypercall_word(Number::Destroy, 0, object))?;
+        self.thread_at(cpu, index, (DATA + PAGE_SIZE, CODE + DESTROYING))
+    }
+
+    /// Lets it begin.
+    pub fn begin(self) -> Result<(), Status> {
+        self.set(BEGIN, 1)
+    }
+
+    /// The status that it got, if it is done.
+    pub fn outcome(self) -> Option<u64> {
+        self.count(DONE).checked_sub(1)
+    }
+
+    fn set(self, word: u64, value: u64) -> Result<(), Status> {
+        let at = self.at + PAGE_SIZE + 8 * word;
+        self.memory.write(at, &value.to_le_bytes()).map_err(|_| Status::BadParam)
+    }
+
+    fn thread_at(self, cpu: u16, index: u64, (sp, ip): (u64, u64)) -> Result<Ec, Status> {
         let ec = self.fresh + 4 + 2 * index as Selector;
-        let start = (UTCBS + index * PAGE_SIZE, DATA + 8 * index, CODE);
+        let start = (UTCBS + index * PAGE_SIZE, sp, ip);
         // SAFETY: the code is there, and the domain's memory is for this.
         unsafe { hypercall::create_thread(ec, self.fresh, (cpu, events(cpu)), start)? };
         Ok(Ec::at(ec))
