@@ -34,6 +34,7 @@ use crate::{check, check_eq, code, format};
 
 pub const TESTS: &[Test] = &[
     ("errand.withdrawn-stop", withdrawn_stop),
+    ("errand.withdrawn-stop-in-exits", withdrawn_stop_in_exits),
     ("errand.withdrawn-move", withdrawn_move),
     ("errand.two-moves", two_moves),
     ("errand.time-of-others", time_of_others),
@@ -179,6 +180,29 @@ fn two_moves(bench: &mut Bench<'_>) -> Check {
     check!(at_once > 0, "the first move was done at once each time, or the second one was not");
     looking.end()?;
     vm.end()
+}
+
+/// The same where the other CPU is on its way to the handler of an exit when it is asked for the stop.
+fn withdrawn_stop_in_exits(bench: &mut Bench<'_>) -> Check {
+    for cpu in others() {
+        let vm = counting_guest(bench, cpu)?;
+        stop_it(vm.vcpu)?;
+        let looking = Looking::new(bench, cpu, vm.vcpu)?;
+        for round in 0..3 * ROUNDS {
+            nap(bench, round * 7 % 50);
+            looking.vcpu.stop().map_err(show)?;
+            looking.vcpu.go().map_err(show)?;
+            let before = looking.vcpu.look(bench.utcb).map_err(show)?.events;
+            let deadline = bench.in_ms(2000);
+            while looking.vcpu.look(bench.utcb).map_err(show)?.events < before + 3 {
+                check!(now() < deadline, "CPU {cpu}, round {round}: it stands still");
+                nap(bench, 20);
+            }
+        }
+        looking.end()?;
+        vm.end()?;
+    }
+    Ok(())
 }
 
 /// A handler that makes hypercalls without end, until it is told to answer.
