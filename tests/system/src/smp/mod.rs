@@ -19,7 +19,7 @@ mod worker;
 use crate::report::Test;
 
 /// All of them.
-pub const TESTS: [&[Test]; 9] = [
+pub const TESTS: [&[Test]; 10] = [
     places::TESTS,
     semaphores::TESTS,
     revoke::TESTS,
