@@ -46,6 +46,7 @@ pub fn parse_microseconds(text: &str) -> Result<u64, String> {
 /// What is wrong with it, for people.
 pub fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     let number = |text: &str| match text.strip_prefix("0x") {
+        _ if text.contains('+') => None,
         Some(digits) => u16::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     };
@@ -144,6 +145,16 @@ mod tests {
         assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
         for bad in ["", "M", "1.5G", "-1M", "1T", "99999999999999999999", "99999999999G"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports() {
+        assert_eq!(parse_ports("0x40-0x43"), Ok((0x40, 0x43)));
+        assert_eq!(parse_ports("97"), Ok((97, 97)));
+        assert_eq!(parse_ports("0 - 65535"), Ok((0, 65535)));
+        for bad in ["", "-", "0x", "1-", "-1", "2-1", "65536", "0x10000", "+5", "0x+4", "1-2-3"] {
+            assert!(parse_ports(bad).is_err(), "{bad}");
         }
     }
 

@@ -222,7 +222,9 @@ impl Service {
     /// When there is something to do even if nobody wakes the service.
     pub fn deadline(&self) -> Option<u64> {
         let drawing = self.display.as_ref().and_then(Display::deadline);
-        let others = [self.moderation.deadline(), self.patience.deadline()];
+        // As long as the queue is full, nobody is asked, and the port's interrupt says when that is over.
+        let patience = self.patience.deadline().filter(|_| self.output.waiting() < WAITING);
+        let others = [self.moderation.deadline(), patience];
         drawing.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -301,6 +303,9 @@ impl Service {
             let line = bytes.iter().rposition(|byte| *byte == b'\n').map_or(taken, |end| end + 1);
             self.output.write(source.number, bytes.get(..line).unwrap_or_default());
             source.skip(line);
+            if self.output.unfinished().is_none() {
+                self.patience.renew();
+            }
             self.taken += line;
             self.collected = self.collected.wrapping_add(line);
             idle = if taken == 0 { idle + 1 } else { 0 };
@@ -309,8 +314,7 @@ impl Service {
                 self.taken = 0;
             }
         }
-        let all_asked = idle >= self.sources.len();
-        if self.output.unfinished().is_none() || all_asked && !waits {
+        if idle >= self.sources.len() && !waits {
             self.patience.renew();
         }
     }

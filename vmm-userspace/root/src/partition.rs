@@ -282,15 +282,15 @@ fn give_ports(task: &mut Task, ranges: &[Ports]) -> Result<(), Failure> {
     if ranges.is_empty() {
         return Ok(());
     }
-    let make = || {
+    let mut make = || {
         let ports = PortSpace::create(task.pd)?;
+        task.selectors.push(ports.selector());
         for range in ranges {
             PortSpace::ALL.grant(range.first, range.count(), ports)?;
         }
         Ok(ports)
     };
     let ports = make().map_err(Failure::doing("make the task's port space"))?;
-    task.selectors.push(ports.selector());
     task.give(ports.selector(), PORTS, Perms::ALL)?;
     task.startup.caps.ports = PORTS;
     Ok(())
@@ -311,15 +311,15 @@ fn give_interrupts(task: &mut Task, interrupts: &[u32]) -> Result<(), Failure> {
 fn give_msrs(task: &mut Task) -> Result<(), Failure> {
     /// The two ranges that an MSR bitmap covers (SDM 3C 25.6.9).
     const RANGES: [(u32, u64); 2] = [(0, 0x2000), (0xc000_0000, 0x2000)];
-    let make = || {
+    let mut make = || {
         let msrs = MsrSpace::create(task.pd)?;
+        task.selectors.push(msrs.selector());
         for (first, count) in RANGES {
             MsrSpace::ALL.grant(first, count, msrs)?;
         }
         Ok(msrs)
     };
     let msrs = make().map_err(Failure::doing("make the guest's MSR space"))?;
-    task.selectors.push(msrs.selector());
     task.give(msrs.selector(), MSRS, Perms::ALL)?;
     task.startup.caps.msrs = MSRS;
     Ok(())

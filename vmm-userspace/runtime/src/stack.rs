@@ -32,7 +32,7 @@ pub(crate) fn utcb_address() -> u64 {
 /// [`Status::Quota`] when the heap has no room for it.
 pub(crate) fn allocate(size: usize) -> Result<NonNull<u64>, Status> {
     let page = PAGE_SIZE as usize;
-    let size = size.next_multiple_of(page).saturating_add(page);
+    let size = size.max(1).next_multiple_of(page).saturating_add(page);
     let layout = Layout::from_size_align(size, page).map_err(|_| Status::BadParam)?;
     // SAFETY: the layout is at least a page large.
     let bottom = NonNull::new(unsafe { alloc::alloc::alloc(layout) }).ok_or(Status::Quota)?;
@@ -46,7 +46,7 @@ pub(crate) fn allocate(size: usize) -> Result<NonNull<u64>, Status> {
 /// Moves `value` to the upper end of a new stack. What it returns is the stack's new top as well.
 pub(crate) fn put<T>(top: NonNull<u64>, value: T) -> NonNull<T> {
     const {
-        assert!(size_of::<T>() <= PAGE_SIZE as usize / 2, "a smaller value leaves room for calls");
+        assert!(size_of::<T>() <= PAGE_SIZE as usize / 8, "copies of it have to fit the stack");
         assert!(align_of::<T>() <= ALIGNMENT, "a stack is aligned like this");
     }
     // SAFETY: a stack has at least a page.

@@ -189,7 +189,8 @@ impl Task {
         (selector != NULL).then_some(PortSpace::at(selector))
     }
 
-    /// The interrupts of the machine that this task may serve, by their numbers. None comes before it is assigned.
+    /// The interrupts of the machine that this task may serve, by their numbers. None comes before it is assigned; what an earlier run
+    /// of the task had assigned stays so, and what it did not take is there.
     #[must_use]
     pub fn interrupts(&self) -> Vec<(u32, Interrupt)> {
         let numbers = self.partition().map(|partition| partition.interrupts).unwrap_or_default();
