@@ -12,7 +12,7 @@ use crate::arch::cpu::{self, Block, Cpu};
 use crate::arch::timer::{Calibration, Timer};
 use crate::arch::vendor::Virtualization;
 use crate::arch::{
-    entry, fpu, gdt, idt, ioapic, kernel_map, lapic, msr, port, space, timer, vendor,
+    entry, fpu, gdt, idt, ioapic, kernel_map, lapic, machine_check, msr, port, space, timer, vendor,
 };
 use crate::mem::{pool, virt};
 use crate::object::Ref;
@@ -110,6 +110,7 @@ pub fn start(map: &Map, virtualization: Virtualization) -> Machine {
     set_control_registers(&features);
     fpu::init(features.xsave);
     idt::build(pool::alloc().unwrap_or_else(|| out_of_memory()));
+    machine_check::enable();
     let code = entry::hypercall_code();
     let page = pool::alloc().unwrap_or_else(|| out_of_memory());
     // SAFETY: the code is a few bytes, the page is fresh. What follows it traps.
@@ -135,6 +136,7 @@ pub fn start_another() -> bool {
     let features = Features::read();
     set_control_registers(&features);
     fpu::init(features.xsave);
+    machine_check::enable();
     lapic::enable();
     cpu::cpu().timer.enable();
     vendor::enable()

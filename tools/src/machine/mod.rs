@@ -24,6 +24,7 @@ use crate::image::Packed;
 use crate::workspace::Workspace;
 
 pub use choice::choose;
+pub use monitor::Monitor;
 pub use specification::{Extension, Pace, Platform, Specification};
 
 /// A running machine. It ends with this value.
@@ -53,8 +54,8 @@ impl Machine {
         files::fresh_folder(folder)?;
         let console = Listener::new()?;
         let screenshot = specification.screenshot.clone();
-        let monitor =
-            (specification.gdb || screenshot.is_some()).then(Listener::new).transpose()?;
+        let monitored = specification.gdb || specification.monitor || screenshot.is_some();
+        let monitor = monitored.then(Listener::new).transpose()?;
         let command = match specification.platform {
             Platform::Bochs => {
                 bochs::command(workspace, specification, packed, folder, console.port)?
@@ -97,7 +98,15 @@ impl Machine {
     /// # Errors
     /// When it does not.
     pub fn gdb(&self) -> Result<SocketAddr> {
-        self.monitor.as_ref().ok_or_else(|| miette!("this machine has no gdb stub"))?.gdb()
+        self.monitor()?.gdb()
+    }
+
+    /// Its monitor.
+    ///
+    /// # Errors
+    /// When it was started without.
+    pub fn monitor(&self) -> Result<&Monitor> {
+        self.monitor.as_ref().ok_or_else(|| miette!("this machine has no monitor"))
     }
 
     /// Takes the picture of the screen, if one is wanted, and gives its place. A machine that has

@@ -78,6 +78,27 @@ impl Monitor {
         self.execute("screendump", picture_arguments(file)).map(drop)
     }
 
+    /// Raises an NMI on every processor.
+    ///
+    /// # Errors
+    /// What QEMU says is wrong, or that it is gone.
+    pub fn nmi(&self) -> Result<()> {
+        self.execute("inject-nmi", json!({})).map(drop)
+    }
+
+    /// Raises a machine check on the first processor: an error in bank 1 that cannot be corrected.
+    ///
+    /// # Errors
+    /// What QEMU says is wrong, or that it is gone.
+    pub fn machine_check(&self) -> Result<()> {
+        let line = "mce 0 1 0xb200000000000000 0 0 0";
+        let said = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        match said.as_str() {
+            None | Some("") => Ok(()),
+            Some(error) => bail!("QEMU: {error}"),
+        }
+    }
+
     /// Where QEMU waits for gdb.
     ///
     /// # Errors

@@ -101,6 +101,8 @@ pub struct Specification {
     pub pace: Pace,
     /// Whether it waits for gdb before its first instruction.
     pub gdb: bool,
+    /// Whether something will be asked of its monitor.
+    pub monitor: bool,
     /// Where a picture of its screen goes when it ends.
     pub screenshot: Option<PathBuf>,
 }
@@ -117,6 +119,7 @@ impl Specification {
             direct: false,
             pace,
             gdb: false,
+            monitor: false,
             screenshot: None,
         }
     }
@@ -133,6 +136,7 @@ impl Specification {
             (self.firmware == Firmware::Uefi, "UEFI firmware"),
             (self.direct, "direct boot"),
             (self.gdb, "gdb stub"),
+            (self.monitor, "monitor"),
             (self.screenshot.is_some(), "screenshots"),
         ];
         wishes.into_iter().find(|(wished, _)| *wished).map(|(_, name)| name)

@@ -20,7 +20,7 @@ use crate::compile;
 use crate::expect::{Failure, Session};
 use crate::gdb::Remote;
 use crate::image::{self, Packed};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Monitor};
 use crate::manifest::Manifest;
 use crate::say;
 use crate::workspace::Workspace;
@@ -160,6 +160,14 @@ fn take_step(
             let expression = Regex::new(&sum).map_err(|error| error.to_string())?;
             expect(session, &expression, deadline)
         }
+        Step::Nmi(count) => (0..*count)
+            .try_for_each(|_| session.machine().monitor()?.nmi())
+            .map_err(|report| report.to_string()),
+        Step::MachineCheck => session
+            .machine()
+            .monitor()
+            .and_then(Monitor::machine_check)
+            .map_err(|report| report.to_string()),
         Step::BreakAtEntry => {
             break_at(session, entry, deadline).map_err(|report| report.to_string())
         }

@@ -71,6 +71,11 @@ pub enum Step {
     Paste(usize),
     /// Wait until the MD5 sum of the last paste appears.
     Md5,
+    /// So many NMIs, one after the other.
+    Nmi(usize),
+    /// A machine check.
+    #[serde(rename = "machine-check")]
+    MachineCheck,
     /// Through gdb's protocol: run to the hypervisor's first instruction, stop there, and go on.
     #[serde(rename = "break-at-entry")]
     BreakAtEntry,
@@ -171,6 +176,7 @@ impl SystemTest {
             firmware: self.firmware,
             direct: self.direct,
             gdb: self.gdb,
+            monitor: self.steps.iter().any(|s| matches!(s, Step::Nmi(_) | Step::MachineCheck)),
             ..Specification::usual(place.platform, pace)
         };
         Run {
@@ -255,6 +261,8 @@ mod tests {
             ("\"end\"", "\"finish\"", "unknown variant"),
             ("timeout", "firmware = \"uefi\"\ntimeout", "Bochs has no UEFI"),
             ("timeout", "gdb = true\ntimeout", "break-at-entry"),
+            ("\"end\"", "{ nmi = 3 }", "Bochs has no monitor"),
+            ("\"end\"", "\"machine-check\"", "Bochs has no monitor"),
             ("\"end\"", "\"break-at-entry\"", "gdb = true"),
             (", \"qemu-tcg max\"", "", "gives no reason"),
             (", \"qemu-tcg max\"]", "]\nreason = \" \"", "gives no reason"),

@@ -12,6 +12,7 @@ pub mod interrupts;
 pub mod ioapic;
 pub mod kernel_map;
 pub mod lapic;
+pub mod machine_check;
 pub mod msr;
 pub mod port;
 pub mod shootdown;

@@ -6,7 +6,7 @@ use abi::fault::Gprs;
 
 use super::cpu::{Cpu, block, cpu, enter};
 use super::entry::Resume;
-use super::{entry, interrupts, space};
+use super::{entry, interrupts, machine_check, space};
 use crate::log::RING;
 use crate::object::ec::{Ec, Frame};
 use crate::{ipc, println, sched};
@@ -95,10 +95,10 @@ fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
 }
 
 fn die(frame: &Frame) -> ! {
-    crate::log::take_back();
     if frame.vector == MACHINE_CHECK {
-        println!("the processor reports a machine check: the hardware is failing");
+        machine_check::report();
     } else {
+        crate::log::take_back();
         println!("kernel bug: exception {} in ring 0, stack block {:p}", frame.vector, block());
     }
     dump(frame);

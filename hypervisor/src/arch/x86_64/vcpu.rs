@@ -368,13 +368,6 @@ fn load_breakpoints(values: &[u64; 4]) {
     }
 }
 
-/// A CPU that cannot be trusted any more: the hardware fails while a guest runs.
-pub fn machine_check() -> ! {
-    crate::log::take_back();
-    println!("the processor reports a machine check: the hardware is failing");
-    super::halt_forever()
-}
-
 /// Tells people about an exit that nobody takes.
 pub fn report(cpu: &Cpu, ec: &Ec, why: &str) {
     ensure_loaded(cpu, ec);

@@ -6,7 +6,7 @@ use hypervisor_logic::svm::state::event_to_vmcb;
 
 use super::nmi;
 use super::vmcb::Vmcb;
-use crate::arch::vcpu::machine_check;
+use crate::arch::machine_check;
 use crate::object::ec::Ec;
 
 pub use crate::arch::vmx::exception::ALWAYS;
@@ -21,7 +21,7 @@ const MACHINE_CHECK: u8 = 18;
 /// instruction will raise that again. An interrupt would be lost: it is tried again instead.
 pub fn deliver(ec: &Ec, vector: u8, was_delivering: Option<EventKind>) -> bool {
     if vector == MACHINE_CHECK {
-        machine_check();
+        machine_check::stop();
     }
     if vector == DEBUG && nmi::ends_step(ec) {
         return true;

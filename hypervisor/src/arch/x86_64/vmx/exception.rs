@@ -33,7 +33,7 @@ const INT1: u32 = 5;
 pub fn deliver(ec: &Ec, info: u32, was_delivering: bool) -> bool {
     let vector = info & 0xff;
     if vector == MACHINE_CHECK {
-        crate::arch::vcpu::machine_check();
+        crate::arch::machine_check::stop();
     }
     let wanted = ec.vcpu.exceptions.get() >> vector & 1 != 0;
     if wanted || !matches!(vector, DEBUG | ALIGNMENT_CHECK) {
