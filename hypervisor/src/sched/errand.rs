@@ -47,22 +47,22 @@ pub fn leave(errand: Errand) -> bool {
     vacant
 }
 
-/// A context ends: nobody does anything about it any more.
+/// Whatever was asked of the CPU of a context about it is not wanted any more.
 pub fn forget(ec: Ref<Ec>) {
-    let cpu = ec.cpu.get();
-    if let Some(Errand::Stop(other) | Errand::End(other) | Errand::Move(other, _)) =
-        cpu.errand.get()
-        && other == ec
-    {
-        cpu.errand.set(None);
-    }
+    withdraw(ec, |_| true);
 }
 
 /// A context stays where it is, whoever asked its CPU before to move it.
 pub fn stay(ec: Ref<Ec>) {
+    withdraw(ec, |errand| matches!(errand, Errand::Move(..)));
+}
+
+fn withdraw(ec: Ref<Ec>, unwanted: impl Fn(Errand) -> bool) {
     let cpu = ec.cpu.get();
-    if let Some(Errand::Move(other, _)) = cpu.errand.get()
+    if let Some(errand) = cpu.errand.get()
+        && let Errand::Stop(other) | Errand::End(other) | Errand::Move(other, _) = errand
         && other == ec
+        && unwanted(errand)
     {
         cpu.errand.set(None);
     }
