@@ -15,6 +15,7 @@
 //! | [`fuzz`] | hypercalls at random |
 //! | [`neighbour`] | that a partition notices nothing of the one beside it |
 //! | [`smp`] | what one CPU does to another |
+//! | [`stray`] | interrupts that nobody expects |
 //! | [`share`] | who gets how much of the CPU |
 //! | [`hostile`] | a guest of random operations, and what its neighbour notices of it |
 //! | [`invalid`] | guest states that are refused, made by a generator |
@@ -38,4 +39,5 @@ pub mod processor;
 pub mod report;
 pub mod share;
 pub mod smp;
+pub mod stray;
 pub mod vcpu;

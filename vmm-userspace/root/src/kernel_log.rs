@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::hip::{LOG_SIZE, LogRing};
 
@@ -49,6 +49,18 @@ impl KernelLog {
             }
         }
     }
+}
+
+/// What the kernel has counted and nobody was told of, if there is anything: for people who wonder about their devices.
+#[must_use]
+pub fn counted(ring: &LogRing) -> Option<String> {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    let [unwanted, storms, nmis] = [count(&ring.spurious), count(&ring.storms), count(&ring.nmis)];
+    (unwanted | storms | nmis != 0).then(|| {
+        alloc::format!(
+            "interrupts: {unwanted} that nobody wanted, {storms} that came too often and were held back, {nmis} NMIs"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -100,5 +112,16 @@ mod tests {
         let mut log = KernelLog::new(&ring);
         append(&ring, &"y".repeat(2 * MAX_LINE + 1));
         assert_eq!(pump(&mut log, &ring), ["y".repeat(MAX_LINE), "y".repeat(MAX_LINE)]);
+    }
+
+    #[test]
+    fn only_what_was_counted_is_told() {
+        let ring = LogRing::new();
+        assert_eq!(counted(&ring), None);
+        ring.nmis.store(3, Ordering::Relaxed);
+        ring.spurious.store(1, Ordering::Relaxed);
+        let text =
+            "interrupts: 1 that nobody wanted, 0 that came too often and were held back, 3 NMIs";
+        assert_eq!(counted(&ring).as_deref(), Some(text));
     }
 }

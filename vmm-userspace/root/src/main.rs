@@ -39,7 +39,7 @@ use abi::utcb::Utcb;
 use config::{OnEnd, System};
 use protocol::startup::Area;
 use root_task::acpi::Power;
-use root_task::kernel_log::KernelLog;
+use root_task::kernel_log::{KernelLog, counted};
 use root_task::status::Failure;
 use runtime::clock::Clock;
 use runtime::interrupt::Interrupt;
@@ -144,6 +144,9 @@ impl Root {
 
     fn finish(mut self) -> ! {
         self.show_kernel_log();
+        if let Some(counted) = self.kernel_log.as_ref().and_then(|(_, ring)| counted(ring)) {
+            say!("{counted}");
+        }
         say!(
             "all partitions have ended: {}",
             match self.on_end {

@@ -75,8 +75,8 @@ pub fn handle(cpu: &Cpu, vector: u8) {
         }
         // To enter the kernel was all: what is to be done is in the state of the CPU or of its context.
         KICK => lapic::eoi(),
-        // The spurious interrupt must not be acknowledged (SDM 3A 11.9).
-        SPURIOUS => unwanted(),
+        // The spurious interrupt must not be acknowledged (SDM 3A 11.9). A device's that has its vector must.
+        SPURIOUS if lapic::read(lapic::ISR_LAST) >> 31 == 0 => unwanted(),
         _ => device(u32::from(vector.wrapping_sub(FIRST))),
     }
 }

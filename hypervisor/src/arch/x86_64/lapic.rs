@@ -28,6 +28,10 @@ pub const CURRENT_COUNT: Register = Register(0x390);
 pub const DIVIDE: Register = Register(0x3e0);
 /// Task priority.
 pub const TPR: Register = Register(0x80);
+/// The kernel's task priority: vectors 16 to 31, which are exceptions' and which a device can send all the same, wait for ever.
+const PRIORITY: u32 = 1;
+/// In service: vectors 224 to 255.
+pub const ISR_LAST: Register = Register(0x170);
 /// Interrupt command, and its upper half in xAPIC mode.
 const ICR: Register = Register(0x300);
 const ICR_HIGH: Register = Register(0x310);
@@ -78,7 +82,7 @@ pub fn enable() {
             msr::APIC_BASE.write(base | GLOBAL | EXTENDED);
         }
     }
-    write(TPR, 0);
+    write(TPR, PRIORITY << 4);
     write(LVT_LINT0, 1 << 16);
     write(LVT_LINT1, 4 << 8);
     write(LVT_ERROR, 1 << 16);
@@ -148,8 +152,8 @@ pub fn send(apic: u32, command: u32) {
 
 /// Makes the local APIC tell the processor once more of the interrupts that it holds.
 pub fn look_again() {
-    // SAFETY: the task priority is the kernel's, and always 0.
+    // SAFETY: the task priority is the kernel's, and always this one.
     unsafe {
-        core::arch::asm!("mov cr8, {}", in(reg) 0_u64, options(nomem, nostack, preserves_flags))
+        core::arch::asm!("mov cr8, {}", in(reg) u64::from(PRIORITY), options(nomem, nostack, preserves_flags))
     };
 }

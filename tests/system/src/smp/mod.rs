@@ -3,7 +3,7 @@
 //! Whoever waits here for another CPU by looking again and again says PAUSE: QEMU emulates the processors in turn, and that
 //! gives the turn away. Threads and guests that run without end have short time slices for the same reason.
 
-mod destroy;
+pub(crate) mod destroy;
 mod devices;
 mod domain;
 mod errands;
@@ -14,7 +14,7 @@ mod semaphores;
 mod share;
 mod stress;
 mod vcpus;
-mod worker;
+pub(crate) mod worker;
 
 use crate::report::Test;
 
