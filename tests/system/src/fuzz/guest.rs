@@ -8,7 +8,7 @@ use runtime::memory::GuestMemory;
 use super::layout::PLAY;
 use super::rng::Rng;
 use crate::code;
-use crate::hostile::operation::with_interrupts;
+use crate::hostile::operation::harmless;
 use crate::processor::is_tcg;
 use crate::vcpu::modes::{self, Mode};
 
@@ -64,16 +64,14 @@ fn pieces() -> [&'static [u8]; 24] {
 /// When it is smaller than it should be.
 pub fn fill(rng: &mut Rng, memory: GuestMemory) -> Result<(), String> {
     modes::prepare(memory, Mode::Long)?;
-    let pieces = pieces();
+    let (pieces, tcg) = (pieces(), is_tcg());
     for (first, end) in [(0x1000, 0x2000), (MORE_CODE, PLAY.1 * 4096)] {
         let mut at = first;
         while at + 16 < end {
             let random = rng.next().to_le_bytes();
             let piece = pieces[rng.below(pieces.len() as u64) as usize];
             let mut bytes = if rng.once_in(8) { random.to_vec() } else { piece.to_vec() };
-            if !is_tcg() {
-                bytes.iter_mut().for_each(|byte| *byte = with_interrupts(*byte));
-            }
+            bytes.iter_mut().for_each(|byte| *byte = harmless(*byte, tcg));
             memory.write(at, &bytes).map_err(|_| "outside of the arena")?;
             at += bytes.len() as u64;
         }

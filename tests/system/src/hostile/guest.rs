@@ -314,7 +314,7 @@ impl Guest {
         let address = |random: &mut Random| random.one_of(&[mode::STUBS, 0x8000, OPERANDS]);
         (state.sysenter_cs, state.star) = (0x08, 0x0010_0008_0000_0000 | 0x1b << 48);
         state.sysenter_esp = address(&mut self.random);
-        // SYSENTER switches interrupts off (see `operation::with_interrupts`): to a HLT with it.
+        // SYSENTER switches interrupts off (see `operation::harmless`): to a HLT with it.
         state.sysenter_eip = self.random.one_of(&[mode::STUBS, 0x8000]);
         (state.lstar, state.cstar) = (address(&mut self.random), address(&mut self.random));
         // All but IF, for the same reason.

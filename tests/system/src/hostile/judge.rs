@@ -89,9 +89,12 @@ const LONG: u16 = 1 << 9;
 /// Bits of the code at RIP. What CS says counts in real mode as well, until CS is loaded.
 const fn bits(state: &VcpuState) -> u32 {
     const DEFAULT: u16 = 1 << 10;
-    if state.efer & mode::EFER_LMA != 0 && state.cs.attr & LONG != 0 {
+    let long_mode = state.efer & mode::EFER_LMA != 0;
+    // QEMU lets SYSRET and IRET set RFLAGS.VM in long mode, which has no virtual-8086 mode, and goes on with what CS says.
+    let virtual_8086 = state.rflags & mode::RFLAGS_VM != 0 && !long_mode;
+    if long_mode && state.cs.attr & LONG != 0 {
         64
-    } else if state.cs.attr & DEFAULT != 0 && state.rflags & mode::RFLAGS_VM == 0 {
+    } else if state.cs.attr & DEFAULT != 0 && !virtual_8086 {
         32
     } else {
         16

@@ -133,12 +133,23 @@ pub fn operation(mode: Mode, slot: usize, tcg: bool, random: &mut Random) -> Ope
     Operation { bytes, class, at: at as u8, len: if sure { (len - at) as u8 } else { 0 } }
 }
 
-/// A byte that is not CLI, POPF or IRET, but STI: Bochs holds the host's interrupts back from a guest that is entered with interrupts
+/// A byte that no emulator has trouble with; `tcg`: for QEMU's processor.
+///
+/// In Bochs it is not CLI, POPF or IRET, but STI: Bochs holds the host's interrupts back from a guest that is entered with interrupts
 /// off, also after an exit that the kernel handles itself, so nothing could call such a guest out of a loop. That the monitor enters
 /// it with interrupts on is therefore not enough: nothing may switch them off but what leads to a HLT (see [`super::mode`]).
-pub const fn with_interrupts(byte: u8) -> u8 {
-    if matches!(byte, 0xfa | 0x9d | 0xcf) { 0xfb } else { byte }
+///
+/// In QEMU it is not LOCK: QEMU (7.2) ends itself at [`BIT_TESTS`] with LOCK and a register, where processors raise #UD.
+pub const fn harmless(byte: u8, tcg: bool) -> u8 {
+    match byte {
+        0xfa | 0x9d | 0xcf if !tcg => 0xfb,
+        0xf0 if tcg => 0x90,
+        _ => byte,
+    }
 }
+
+/// BTS, BTR, BTC, and the group that has all three.
+const BIT_TESTS: [u8; 4] = [0xab, 0xb3, 0xbb, 0xba];
 
 fn pick(random: &mut Random) -> Class {
     let mut left = random.below(TOTAL);
@@ -305,7 +316,7 @@ impl Writer<'_> {
                 self.just(&[0x0f, 0x01, 0xd8 + last]);
             }
             Class::Interrupt => self.interrupt(),
-            // IRET in real mode takes whatever lies on the stack for flags: see `with_interrupts`.
+            // IRET in real mode takes whatever lies on the stack for flags: see `harmless`.
             Class::SystemCall if self.is_16_bit() && !self.tcg => {
                 self.any(&[&[0x0f, 0x34], &[0x0f, 0x35], &[0x0f, 0x05], &[0x0f, 0x07], &[0xcb]]);
             }
@@ -328,7 +339,8 @@ impl Writer<'_> {
                 let (some, many) = (self.small(8) as usize + 1, self.random.once_in(3));
                 self.at = self.len;
                 self.sure = false;
-                let (bytes, more) = (bytes.map(with_interrupts), more.map(with_interrupts));
+                let tcg = self.tcg;
+                let [bytes, more] = [bytes, more].map(|some| some.map(|byte| harmless(byte, tcg)));
                 self.put(bytes.get(..some).unwrap_or(&bytes));
                 if many {
                     self.put(&more);
@@ -514,7 +526,7 @@ impl Writer<'_> {
         if self.random.once_in(2) {
             let (mut field, address) = (self.small(4), self.operand());
             if !self.tcg && field == LIDT && self.mode != Mode::Long {
-                // In real mode, or on the way to it, events lead anywhere then, with interrupts off: see `with_interrupts`.
+                // In real mode, or on the way to it, events lead anywhere then, with interrupts off: see `harmless`.
                 field = SIDT;
             }
             self.just(&[0x0f, 0x01]);
@@ -678,7 +690,11 @@ impl Writer<'_> {
     fn modify_code(&mut self) {
         let slot = self.slot as u64 + u64::from(self.small(3));
         let address = CODE + SLOT * slot + u64::from(self.small(20));
-        let value = with_interrupts(self.random.next() as u8);
+        let value = match harmless(self.random.next() as u8, self.tcg) {
+            // LOCK may be in front of it.
+            byte if self.tcg && BIT_TESTS.contains(&byte) => 0x90,
+            byte => byte,
+        };
         self.just(&[0xc6]);
         self.memory(0, address);
         self.put(&[value]);
