@@ -38,7 +38,7 @@ pub struct Machine {
 }
 
 /// How long an emulator may take to connect its serial port.
-const CONNECT_TIME: Duration = Duration::from_secs(30);
+const CONNECT_TIME: Duration = Duration::from_secs(120);
 
 impl Machine {
     /// Starts a machine, with its files in `folder`, which is emptied.

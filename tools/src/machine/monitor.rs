@@ -12,7 +12,7 @@ use miette::{IntoDiagnostic, Result, WrapErr, bail, miette};
 use serde_json::{Value, json};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Marks the answer to the picture that is taken when the machine has turned itself off.
 const LAST: &str = "last";
 

@@ -16,7 +16,7 @@ use super::{bochs, qemu};
 use crate::workspace::Workspace;
 
 /// Seconds that an emulator may take to answer.
-const PATIENCE: &str = "20";
+const PATIENCE: &str = "60";
 
 type Found<T> = Result<T, Unfit>;
 

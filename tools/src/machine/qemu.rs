@@ -5,9 +5,10 @@
 //! * Serial port and monitor are sockets that QEMU connects to us, not we to it: that way no port
 //!   number has to be guessed.
 //! * Where instructions are counted, each takes the same emulated time, and idle time is skipped:
-//!   a run repeats exactly. For measurements that is a nanosecond, because the time-stamp counter
-//!   counts nanoseconds then. For tests it is eight: 125 million instructions a second are about
-//!   what the emulator runs on a host of today, as in Bochs.
+//!   a run repeats, but for what the CD and the console take from the host. For measurements that
+//!   time is a nanosecond, because the time-stamp counter counts nanoseconds then. For tests it is
+//!   eight: 125 million instructions a second are about what the emulator runs on a host of today,
+//!   as in Bochs.
 //! * Several processors are emulated by one thread, in turn. QEMU 7.2's AMD-V changes the set of
 //!   interrupts that wait for a processor without the lock under which the threads of other
 //!   processors add to it, so one that they send just then would be lost.
@@ -74,6 +75,8 @@ pub fn command(
     }
     if let Some(shift) = instruction_time(specification) {
         command.args(["-icount", &format!("shift={shift},sleep=off")]);
+        // The machine's clock starts at the same time, and goes on with its own.
+        command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
     }
     if specification.screenshot.is_some() {
         command.arg("-no-shutdown");

@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 /// What filters call them.
 pub const NAME: &str = "host-tests";
 
+/// Where property tests start to look, unless the environment says otherwise: what passes here passes everywhere.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// Packages whose default binary cannot be linked for the host, but whose library is tested there.
 const LIBRARIES: [&str; 4] = ["boot", "console", "root-task", "runtime"];
 
@@ -44,9 +47,11 @@ fn run_cargo(workspace: &Workspace, arguments: &[&str]) -> Tally {
 }
 
 fn stream(workspace: &Workspace, arguments: &[&str]) -> Result<(Tally, bool)> {
+    let seed = std::env::var(SEED.0).unwrap_or_else(|_| SEED.1.to_owned());
     let mut child = compile::cargo(workspace)
         .args(["test", "-q", "--no-fail-fast"])
         .args(arguments)
+        .env(SEED.0, seed)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -33,9 +33,6 @@ pub struct SystemTest {
     direct: bool,
     #[serde(default)]
     gdb: bool,
-    /// Whether time goes by the instruction in QEMU, too.
-    #[serde(default)]
-    counted: bool,
     /// Seconds of wall time for all of it.
     pub timeout: u64,
     /// What fails the test as soon as it appears.
@@ -168,7 +165,6 @@ impl SystemTest {
     }
 
     fn run(&self, place: &Place) -> Run {
-        let pace = if self.counted { Pace::Repeatable } else { Pace::Fast };
         let specification = Specification {
             cpu: Some(place.cpu.clone()),
             cpus: self.cpus,
@@ -177,7 +173,7 @@ impl SystemTest {
             direct: self.direct,
             gdb: self.gdb,
             monitor: self.steps.iter().any(|s| matches!(s, Step::Nmi(_) | Step::MachineCheck)),
-            ..Specification::usual(place.platform, pace)
+            ..Specification::usual(place.platform, Pace::Repeatable)
         };
         Run {
             name: format!("{} [{place}]", self.name),
