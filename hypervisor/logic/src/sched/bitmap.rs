@@ -6,43 +6,29 @@ const _: () = assert!(PRIORITIES == 128);
 
 /// A set of priorities from 0 to 127 that finds its largest member in a few instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PriorityBitmap {
-    low: u64,
-    high: u64,
-}
+pub struct PriorityBitmap(u128);
 
 impl PriorityBitmap {
     /// The empty set.
     pub const fn new() -> Self {
-        Self { low: 0, high: 0 }
-    }
-
-    #[inline]
-    const fn word(&mut self, priority: u8) -> &mut u64 {
-        if priority & 64 == 0 { &mut self.low } else { &mut self.high }
+        Self(0)
     }
 
     /// Adds a priority; only its low seven bits count.
     #[inline]
     pub const fn set(&mut self, priority: u8) {
-        *self.word(priority) |= 1 << (priority & 63);
+        self.0 |= 1 << (priority & 127);
     }
 
     /// Removes a priority; only its low seven bits count.
     #[inline]
     pub const fn clear(&mut self, priority: u8) {
-        *self.word(priority) &= !(1 << (priority & 63));
+        self.0 &= !(1 << (priority & 127));
     }
 
     /// The highest priority in the set.
     #[inline]
     pub const fn highest(&self) -> Option<u8> {
-        if self.high != 0 {
-            Some(127 - self.high.leading_zeros() as u8)
-        } else if self.low != 0 {
-            Some(63 - self.low.leading_zeros() as u8)
-        } else {
-            None
-        }
+        if self.0 == 0 { None } else { Some(127 - self.0.leading_zeros() as u8) }
     }
 }
