@@ -17,18 +17,13 @@ const CALIBRATIONS: usize = 4;
 
 /// The timer of a CPU, programmed in time-stamp-counter ticks.
 pub struct Timer {
-    kind: Kind,
+    /// Of a one-shot countdown: timer ticks per time-stamp-counter tick, as a fraction of 2^32. Without it deadlines are written to
+    /// IA32_TSC_DEADLINE (SDM 3A 11.5.4.1).
+    ratio: Option<u64>,
     /// What it was last set to.
     deadline: Guarded<u64>,
     /// From when on its interrupt may be there: the deadline less what calibration may be wrong by.
     due: Guarded<u64>,
-}
-
-enum Kind {
-    /// IA32_TSC_DEADLINE (SDM 3A 11.5.4.1).
-    Deadline,
-    /// One-shot countdown: timer ticks per time-stamp-counter tick, as a fraction of 2^32.
-    OneShot { ratio: u64 },
 }
 
 /// What calibration found.
@@ -95,26 +90,22 @@ impl Timer {
     /// The timer of a CPU.
     pub fn new(has_deadline: bool, calibration: &Calibration) -> Self {
         let ratio = (u128::from(calibration.apic_hz) << 32) / u128::from(calibration.tsc_hz.max(1));
-        let kind = if has_deadline {
-            Kind::Deadline
-        } else {
-            Kind::OneShot { ratio: u64::try_from(ratio).unwrap_or(1 << 32) }
-        };
-        Self { kind, deadline: Guarded::new(u64::MAX), due: Guarded::new(u64::MAX) }
+        let ratio = (!has_deadline).then(|| u64::try_from(ratio).unwrap_or(1 << 32));
+        Self { ratio, deadline: Guarded::new(u64::MAX), due: Guarded::new(u64::MAX) }
     }
 
     /// Turns it on, on its CPU.
     pub fn enable(&self) {
         const DEADLINE_MODE: u32 = 2 << 17;
         lapic::write(lapic::DIVIDE, 0b1011);
-        match self.kind {
-            Kind::Deadline => {
+        match self.ratio {
+            None => {
                 lapic::write(lapic::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
                 // The mode must be in force before the first deadline (SDM 3A 11.5.4.1).
                 // SAFETY: orders memory accesses, no more.
                 unsafe { core::arch::x86_64::_mm_mfence() };
             }
-            Kind::OneShot { .. } => lapic::write(lapic::LVT_TIMER, u32::from(VECTOR)),
+            Some(_) => lapic::write(lapic::LVT_TIMER, u32::from(VECTOR)),
         }
     }
 
@@ -126,12 +117,12 @@ impl Timer {
             return;
         }
         self.deadline.set(deadline);
-        match self.kind {
-            Kind::Deadline => {
+        match self.ratio {
+            None => {
                 // SAFETY: the timer belongs to the kernel. Zero would disarm it.
                 unsafe { msr::TSC_DEADLINE.write(deadline.max(1)) };
             }
-            Kind::OneShot { ratio } => {
+            Some(ratio) => {
                 let ticks = deadline.saturating_sub(tsc());
                 self.due.set(deadline.saturating_sub(ticks >> 10));
                 let count = (u128::from(ticks) * u128::from(ratio)) >> 32;
