@@ -46,19 +46,14 @@ pub struct Virtualization {
 /// Finds out which extension can be used, and how; without one this is the end.
 pub fn probe() -> Virtualization {
     use hypervisor_logic::refusal::Refusal::Absent;
-    match vmx::probe() {
-        Ok(virtualization) => return virtualization,
-        Err(Absent(_)) => {}
-        Err(refusal) => refuse(format_args!("{refusal}")),
-    }
-    match svm::probe() {
-        Ok(virtualization) => {
-            SVM.store(true, Ordering::Relaxed);
-            virtualization
-        }
-        Err(Absent(_)) => refuse(format_args!("no VT-x and no AMD-V")),
-        Err(refusal) => refuse(format_args!("{refusal}")),
-    }
+    let found = match vmx::probe() {
+        Err(Absent(_)) => svm::probe().inspect(|_| SVM.store(true, Ordering::Relaxed)),
+        found => found,
+    };
+    found.unwrap_or_else(|refusal| match refusal {
+        Absent(_) => refuse(format_args!("no VT-x and no AMD-V")),
+        refusal => refuse(format_args!("{refusal}")),
+    })
 }
 
 /// How many tags translations for guests can have, with that of the host.
