@@ -63,9 +63,7 @@ impl Space {
         let table = match kind {
             SpaceKind::Object => Table::Object(ObjectTable::new(&mut tables).ok_or(Status::Quota)?),
             SpaceKind::Host => Table::Host(arch::space::new_host(&pd.account)?),
-            SpaceKind::Guest => {
-                Table::Guest(arch::space::GuestTable::new(&pd.account).ok_or(Status::Quota)?)
-            }
+            SpaceKind::Guest => Table::Guest(arch::space::GuestTable::new(&pd.account)?),
             SpaceKind::Port => Table::Port(Bitmap::new(Kind::Port, &pd.account)?),
             SpaceKind::Msr => Table::Msr(Bitmap::new(Kind::Msr, &pd.account)?),
             SpaceKind::Physical => return Err(Status::BadParam),

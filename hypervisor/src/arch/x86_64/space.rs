@@ -70,11 +70,11 @@ macro_rules! in_format {
 }
 
 impl GuestTable {
-    /// Empty tables, if there is memory for the root: an empty table is the same in both formats.
-    pub fn new(account: &Account) -> Option<Self> {
+    /// Empty tables: an empty table is the same in both formats.
+    pub fn new(account: &Account) -> Result<Self, Status> {
         let max_leaf_shift = MAX_SHIFT[1].load(Ordering::Relaxed) as u32;
-        let table = PageTable::<Ept>::new(max_leaf_shift, &mut Tables(account))?;
-        Some(Self { root: table.root, max_leaf_shift })
+        let table = PageTable::<Ept>::new(max_leaf_shift, &mut Tables(account));
+        Ok(Self { root: table.ok_or(Status::Quota)?.root, max_leaf_shift })
     }
 
     /// See [`paging::grant`].
