@@ -149,7 +149,7 @@ fn program(info: &BootInfo) -> Program<'static> {
 impl Root<'_> {
     /// Maps a page of the host space, which is fresh: there is nothing to flush.
     fn map(&self, va: u64, pa: u64, rights: MemRights) {
-        let mut table = space::host(self.pd.cr3.get());
+        let table = space::host(self.pd.cr3.get());
         let _ = need(table.map(&mut Tables(&self.pd.account), va, pa, 12, rights));
     }
 

@@ -107,8 +107,7 @@ fn memory_from<S: Source>(
             return Err(Status::BadParam);
         }
         Table::Host(table) => {
-            let mut table = arch::space::host(table.root);
-            paging::grant(source, &mut Tables(account), &mut table, from, to, count, rights)
+            paging::grant(source, &mut Tables(account), table, from, to, count, rights)
         }
         Table::Guest(table) => table.grant(source, account, [from, to, count], rights),
         _ => return Err(Status::BadParam),
@@ -137,8 +136,8 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let space = lookup::<Space>(caller, args.selector, Perms::SPACE_REVOKE)?;
     let (first, count) = (args.a2, args.a4);
     let remove = MemRights(args.a5 as u32).intersection(MemRights::RWX);
-    let mut tables = Tables(&space.pd.account);
-    match &space.table {
+    let account = &space.pd.account;
+    let done = match &space.table {
         Table::Object(table) => {
             let end = first
                 .checked_add(count)
@@ -151,19 +150,14 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
             {
                 done -= 1;
             }
-            Ok(Values::progress(done, count))
+            return Ok(Values::progress(done, count));
         }
         Table::Port(bitmap) | Table::Msr(bitmap) => {
-            permit(&space, first, count, |number| bitmap.allow(number, false))
+            return permit(&space, first, count, |number| bitmap.allow(number, false));
         }
-        Table::Host(table) => {
-            let done = arch::space::host(table.root).revoke(&mut tables, first, count, remove);
-            settle(&space, done, count)
-        }
-        Table::Guest(table) => {
-            let done = table.revoke(&space.pd.account, first, count, remove);
-            settle(&space, done, count)
-        }
-        Table::Physical(_) => Err(Status::BadParam),
-    }
+        Table::Host(table) => table.revoke(&mut Tables(account), first, count, remove),
+        Table::Guest(table) => table.revoke(account, first, count, remove),
+        Table::Physical(_) => return Err(Status::BadParam),
+    };
+    settle(&space, done, count)
 }

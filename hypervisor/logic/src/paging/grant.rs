@@ -119,7 +119,7 @@ const fn present(pa: u64, pages: u64, rights: MemRights) -> Run {
 pub fn grant<S: Source, F: Format>(
     src: &S,
     frames: &mut impl Frames,
-    dst: &mut PageTable<F>,
+    dst: &PageTable<F>,
     src_page: u64,
     dst_page: u64,
     count: u64,
@@ -179,7 +179,7 @@ struct Placed {
 #[inline]
 fn place<F: Format>(
     frames: &mut impl Frames,
-    dst: &mut PageTable<F>,
+    dst: &PageTable<F>,
     into: &mut Cursor,
     page: u64,
     run: Extent,

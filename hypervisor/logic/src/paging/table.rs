@@ -11,7 +11,8 @@ use core::marker::PhantomData;
 /// Entries that one call of [`PageTable::revoke`] looks at.
 const REVOKE_WORK: u64 = 512;
 
-/// A page table, known by its root page.
+/// A page table, known by its root page. Its entries are changed through [`Frames`], of which whoever changes them has the only
+/// reference.
 #[derive(Debug)]
 pub struct PageTable<F: Format> {
     /// Physical address of the root table.
@@ -65,7 +66,7 @@ impl<F: Format> PageTable<F> {
     /// [`Status::BadParam`]: an address is not aligned to the size of the leaf or outside the space,
     /// or there is no leaf of that size.
     pub fn map(
-        &mut self,
+        &self,
         frames: &mut impl Frames,
         va: u64,
         pa: u64,
@@ -125,7 +126,7 @@ impl<F: Format> PageTable<F> {
     /// The error is [`Status::Quota`] when a leaf would have to be split at an edge of the range and
     /// there is no page for it. That leaf is as before.
     pub fn revoke(
-        &mut self,
+        &self,
         frames: &mut impl Frames,
         page: u64,
         count: u64,
@@ -195,7 +196,7 @@ impl<F: Format> PageTable<F> {
     /// Frees the tables below the root in bounded steps: looks at `limit` entries from address
     /// `*next` on, which starts at 0, and returns whether it came to the end. The space must be in
     /// nobody's use. Of a [`super::Host`] table the upper half belongs to the kernel and stays.
-    pub fn reclaim(&mut self, frames: &mut impl Frames, next: &mut u64, limit: u32) -> bool {
+    pub fn reclaim(&self, frames: &mut impl Frames, next: &mut u64, limit: u32) -> bool {
         let end = F::PAGES << 12;
         for _ in 0..limit {
             if *next >= end {
@@ -220,7 +221,7 @@ impl<F: Format> PageTable<F> {
 
     /// Frees every page of the table at once; the same exceptions as for [`Self::reclaim`], and the
     /// root page itself goes too.
-    pub fn destroy(mut self, frames: &mut impl Frames) {
+    pub fn destroy(self, frames: &mut impl Frames) {
         let mut next = 0;
         while !self.reclaim(frames, &mut next, u32::MAX) {}
         frames.free(self.root);

@@ -288,7 +288,7 @@ impl Machine {
     fn map(&mut self, domain: usize, page: u64, frame: u64) {
         let guest = self.domains[domain].as_ref().expect("the domain").guest;
         let free = self.domains[domain].as_ref().expect("it").quota.free();
-        let mut table = PageTable::<Ept>::from_root(guest, 30);
+        let table = PageTable::<Ept>::from_root(guest, 30);
         let mut account = account!(self, domain);
         match table.map(&mut account, page << 12, frame << 12, 12, MemRights::RW) {
             Ok(_) => {
@@ -301,7 +301,7 @@ impl Machine {
 
     fn unmap(&mut self, domain: usize, page: u64, count: u64) {
         let guest = self.domains[domain].as_ref().expect("the domain").guest;
-        let mut table = PageTable::<Ept>::from_root(guest, 30);
+        let table = PageTable::<Ept>::from_root(guest, 30);
         let mut account = account!(self, domain);
         let mut done = 0;
         while done < count {

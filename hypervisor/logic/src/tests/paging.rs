@@ -52,7 +52,7 @@ fn npt_entries_are_those_of_the_manual() {
 #[test]
 fn what_cannot_be_mapped_is_refused() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::<Host>::new(21, &mut pool).unwrap();
+    let table = PageTable::<Host>::new(21, &mut pool).unwrap();
     for (va, pa, shift) in [
         (0x1001, 0, 12),
         (0x1000, 0x800, 12),
@@ -75,7 +75,7 @@ fn what_cannot_be_mapped_is_refused() {
 #[test]
 fn the_upper_half_of_a_host_table_stays() {
     let mut pool = Pool::new(20);
-    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Host>::new(30, &mut pool).unwrap();
     let kernel = 0xffff_8000_0000_0000;
     table.map(&mut pool, kernel, 0x20_0000, 21, MemRights::RW).unwrap();
     table.map(&mut pool, 0x7fff_fff0_0000, 0x5000, 12, MemRights::RX).unwrap();
@@ -92,7 +92,7 @@ fn the_upper_half_of_a_host_table_stays() {
 #[test]
 fn reclaim_works_in_steps_of_the_size_asked() {
     let mut pool = Pool::new(2000);
-    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     for i in 0..1000 {
         table.map(&mut pool, i << 21, i << 12, 12, MemRights::R).unwrap();
     }
@@ -107,7 +107,7 @@ fn reclaim_works_in_steps_of_the_size_asked() {
 #[test]
 fn a_leaf_that_cannot_be_split_is_left_alone() {
     let mut pool = Pool::new(3);
-    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     table.map(&mut pool, 0x20_0000, 0x40_0000, 21, MemRights::RWX).unwrap();
     let before = table.lookup(&pool, 0x20_0000);
     let failed = table.revoke(&mut pool, 0x201, 1, MemRights::W);
@@ -122,7 +122,7 @@ fn a_leaf_that_cannot_be_split_is_left_alone() {
 #[test]
 fn revoke_of_a_huge_range_is_cheap_and_bounded() {
     let mut pool = Pool::new(2000);
-    let mut table = PageTable::<Ept>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Ept>::new(30, &mut pool).unwrap();
     // Walks to what is not there cost more than neighbours in a table, so a whole empty space takes a few steps.
     let (mut done, mut steps) = (0, 0);
     while done < 1 << 36 {
@@ -142,7 +142,7 @@ fn revoke_of_a_huge_range_is_cheap_and_bounded() {
 #[test]
 fn pinned_leaves_go_only_when_named() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Host>::new(30, &mut pool).unwrap();
     table.map(&mut pool, 0x5000, 0x9000, 12, MemRights::RW.union(PINNED)).unwrap();
     assert_eq!(table.revoke(&mut pool, 0, 512, MemRights::RWX), all_of(512, Flush::None));
     assert!(table.lookup(&pool, 0x5000).is_some_and(|leaf| leaf.rights.contains(PINNED)));
@@ -154,7 +154,7 @@ fn pinned_leaves_go_only_when_named() {
 #[test]
 fn mapping_the_same_again_needs_no_flush() {
     let mut pool = Pool::new(10);
-    let mut table = PageTable::<Host>::new(30, &mut pool).unwrap();
+    let table = PageTable::<Host>::new(30, &mut pool).unwrap();
     let mut map = |rights| table.map(&mut pool, 0x5000, 0x9000, 12, rights).unwrap();
     assert_eq!(map(MemRights::R), Flush::None);
     assert_eq!(map(MemRights::R), Flush::None);

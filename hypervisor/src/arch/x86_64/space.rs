@@ -56,13 +56,11 @@ macro_rules! in_format {
         let GuestTable { root, max_leaf_shift } = *$guest;
         match vendor() {
             Vendor::Vmx => {
-                #[allow(unused_mut)]
-                let mut $table = PageTable::<Ept>::from_root(root, max_leaf_shift);
+                let $table = PageTable::<Ept>::from_root(root, max_leaf_shift);
                 $what
             }
             Vendor::Svm => {
-                #[allow(unused_mut)]
-                let mut $table = PageTable::<Npt>::from_root(root, max_leaf_shift);
+                let $table = PageTable::<Npt>::from_root(root, max_leaf_shift);
                 $what
             }
         }
@@ -87,7 +85,7 @@ impl GuestTable {
         rights: MemRights,
     ) -> Progress {
         in_format!(self, table => {
-            paging::grant(source, &mut Tables(account), &mut table, from, to, count, rights)
+            paging::grant(source, &mut Tables(account), &table, from, to, count, rights)
         })
     }
 
@@ -110,7 +108,7 @@ impl GuestTable {
 /// A host space with nothing but the kernel's half and the hypercall page.
 pub fn new_host(account: &Account) -> Result<PageTable<Host>, Status> {
     let mut tables = Tables(account);
-    let mut table = PageTable::new(host_shift(), &mut tables).ok_or(Status::Quota)?;
+    let table = PageTable::new(host_shift(), &mut tables).ok_or(Status::Quota)?;
     for index in 256..512 {
         let entry = Kernel.read(template(), index);
         tables.write(table.root, index, entry);
@@ -130,7 +128,7 @@ pub fn host(root: u64) -> PageTable<Host> {
 
 /// Maps a page of the kernel for user space, read-write, where nothing is yet: its holder can neither grant nor revoke it.
 pub fn map_vacant(root: u64, account: &Account, va: u64, pa: u64) -> Result<(), Status> {
-    let mut table = host(root);
+    let table = host(root);
     if table.lookup(&Tables(account), va).is_some() {
         return Err(Status::Occupied);
     }
