@@ -147,7 +147,7 @@ impl<T: Object> Ref<T> {
 
     /// A capability to the object.
     pub fn cap(self, perms: Perms) -> Cap {
-        Cap { object: self.address(), meta: (T::TYPE as u64) << 8 | u64::from(perms.0) }
+        Cap::new(self.address(), T::TYPE, perms)
     }
 }
 

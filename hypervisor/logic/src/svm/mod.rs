@@ -11,6 +11,5 @@ pub mod state;
 
 pub use crate::refusal::Refusal;
 pub use capability::SvmCapabilities;
-pub use exits::{code, neutral};
-pub use fields::{Clean, Field, field};
+pub use fields::field;
 pub use negotiate::{Controls, negotiate};

@@ -1,12 +1,13 @@
 //! The VMCB: places and names of fields, segments and events in it.
 
+use crate::svm::exits::code;
+use crate::svm::field;
 use crate::svm::fields::{Clean, SegmentFields, TableFields};
 use crate::svm::intercepts::{ControlRegisters, Misc1, Misc2, Misc3, VirtualInterrupt};
 use crate::svm::state::{
     attributes_from_vmcb, attributes_to_vmcb, event_from_vmcb, event_to_vmcb, privilege_level,
     stack_from_vmcb, task_from_vmcb,
 };
-use crate::svm::{code, field};
 use abi::vcpu::{Event, EventKind, Segment};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Exits and what they tell.
 
+use crate::svm::exits::{code, neutral};
 use crate::svm::qualification::{
     control_access, debug_access, exception, memory_access, port_access, port_length, task_switch,
 };
-use crate::svm::{code, neutral};
 use abi::vcpu::{ControlAccess, Event, Exit, MemoryAccess, PortAccess};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -90,7 +90,7 @@ fn codes_count_at_full_width() {
 fn both_vendors_have_the_same_exits() {
     let rare = [neutral(code::MSR, 1), neutral(code::NPF, 0), neutral(u64::MAX, 0)];
     let mut ours: BTreeSet<u8> = (0..0x100).map(|code| neutral(code, 0)).chain(rare).collect();
-    let theirs: BTreeSet<u8> = (0..0x100).map(crate::vmx::neutral).collect();
+    let theirs: BTreeSet<u8> = (0..0x100).map(crate::vmx::exits::neutral).collect();
     // The window for NMIs is no exit of its own here: the kernel makes it.
     ours.insert(Exit::NmiWindow as u8);
     assert_eq!(ours, theirs);

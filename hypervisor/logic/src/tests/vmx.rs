@@ -1,8 +1,9 @@
 use super::vmx_models::{ARRANDALE, BROADWELL, PENRYN, SANDY_BRIDGE, SKYLAKE, SKYLAKE_X};
 use crate::vmx::controls::{EntryControls, ExitControls, Pin, Primary, Secondary};
+use crate::vmx::exits::neutral;
 use crate::vmx::fields::SegmentFields;
 use crate::vmx::negotiate::TOGGLED;
-use crate::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate, neutral};
+use crate::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate};
 use abi::vcpu::Exit;
 use proptest::prelude::*;
 use std::collections::BTreeSet;

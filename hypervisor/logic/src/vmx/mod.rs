@@ -9,6 +9,5 @@ pub mod negotiate;
 
 pub use crate::refusal::Refusal;
 pub use capability::VmxCapabilities;
-pub use exits::neutral;
-pub use fields::{Field, field};
+pub use fields::field;
 pub use negotiate::{Controls, negotiate};

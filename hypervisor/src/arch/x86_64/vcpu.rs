@@ -405,6 +405,11 @@ const NO_LENGTH: u32 = 1 << Exit::Startup as u32
     | 1 << Exit::Init as u32
     | 1 << Exit::Other as u32;
 
+/// [`Exit::Port`] as the number of an exit.
+pub const PORT: u8 = Exit::Port as u8;
+/// [`Exit::Memory`] as one.
+pub const MEMORY: u8 = Exit::Memory as u8;
+
 /// Whether the last exit is due to an instruction whose length a processor can tell.
 #[inline(always)]
 pub fn has_length(ec: &Ec) -> bool {

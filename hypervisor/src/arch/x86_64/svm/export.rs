@@ -14,7 +14,7 @@ use super::vmcb::Vmcb;
 use super::{EFER_SVME, nmi, vcpu};
 use crate::arch::cpu::Cpu;
 use crate::arch::state::{copy_registers, export as export_kept};
-use crate::arch::vcpu::{ANY, movers, wants};
+use crate::arch::vcpu::{ANY, MEMORY, PORT, movers, wants};
 use crate::object::ec::Ec;
 
 movers!();
@@ -60,9 +60,6 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
         export_rest(cpu, ec, vmcb, mask, state);
     }
 }
-
-const PORT: u8 = Exit::Port as u8;
-const MEMORY: u8 = Exit::Memory as u8;
 
 #[inline(always)]
 fn export_qualification(ec: &Ec, vmcb: Vmcb, state: &mut VcpuState) {

@@ -12,7 +12,7 @@ use super::instruction::{instruction_length, long_mode};
 use super::{vcpu, vmcs};
 use crate::arch::cpu::Cpu;
 use crate::arch::state::{copy_registers, export as export_kept};
-use crate::arch::vcpu::{ANY, movers, wants};
+use crate::arch::vcpu::{ANY, MEMORY, PORT, movers, wants};
 use crate::object::ec::Ec;
 
 movers!();
@@ -79,9 +79,6 @@ fn export_qualification(ec: &Ec, state: &mut VcpuState) {
         other => export_rare_qualification(ec, other, state),
     }
 }
-
-const PORT: u8 = Exit::Port as u8;
-const MEMORY: u8 = Exit::Memory as u8;
 
 #[cold]
 fn export_rare_qualification(ec: &Ec, exit: u8, state: &mut VcpuState) {
