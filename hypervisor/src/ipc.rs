@@ -139,23 +139,28 @@ fn cannot_enter(cpu: &Cpu, caller: Ref<Ec>, handler: Ref<Ec>, retry: Retry) -> N
     }
 }
 
-/// The calls that start at `ec` lead nowhere: the call of the first one that waits for its callee fails; if it is an event, that
-/// context ends. Returns whether there was one that waits.
-pub fn give_up(ec: Ref<Ec>) -> bool {
-    let mut next = Some(ec);
-    while let Some(ec) = next {
-        match ec.retry.replace(Retry::None) {
-            Retry::None => {
-                next = ec.callee.get();
-                continue;
-            }
-            Retry::Call(..) => {}
-            Retry::Event(_) => ec.in_event.set(true),
+/// The calls that start at `ec` form a circle, or a chain that is too long: the call of the first one that waits for its callee fails, or
+/// else of the last one to which they are followed; its callee finishes for nobody. If it is an event, that context ends.
+#[cold]
+pub fn give_up(ec: Ref<Ec>) {
+    let mut caller = ec;
+    for _ in 1..sched::MAX_CHAIN {
+        match (caller.retry.get(), caller.callee.get()) {
+            (Retry::None, Some(callee)) => caller = callee,
+            _ => break,
         }
-        abort(ec);
-        return true;
     }
-    false
+    if let Some(callee) = caller.callee.get() {
+        // Whoever helped does not come this way any more.
+        sched::unpark_end(callee);
+        if callee.caller.get() == Some(caller) {
+            callee.caller.set(None);
+        }
+    }
+    if let Retry::Event(_) = caller.retry.replace(Retry::None) {
+        caller.in_event.set(true);
+    }
+    abort(caller);
 }
 
 /// Does again what a busy handler prevented.

@@ -120,9 +120,7 @@ fn ec(cpu: &Cpu, ec: Ref<Ec>) -> bool {
     if ec.cpu.get().is_here() || ec.caller.get().is_some() || ec.callee.get().is_some() {
         sched::request(&ec.cpu.get());
     }
-    if let Some((end, _)) = sched::end_of_chain(ec) {
-        sched::unpark(end);
-    }
+    sched::unpark_end(ec);
     for _ in 0..LINKS {
         let (waiter, portal) = (ec.waiters.pop(), ec.portals.first());
         if let Some(waiter) = waiter {

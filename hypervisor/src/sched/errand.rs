@@ -5,7 +5,7 @@
 //! nothing is in progress there, and the context is as the errand finds it.
 
 use super::timeout::Owner;
-use super::{make_ready, request};
+use super::{make_ready, request, unpark_end};
 use crate::arch;
 use crate::arch::cpu::Cpu;
 use crate::list;
@@ -94,7 +94,12 @@ pub fn run(cpu: &Cpu, errand: Errand) {
 
 /// Whatever a context waits for, it does not go on, and the time that picks it waits for its end.
 pub fn stop_for_good(ec: Ref<Ec>) {
+    unpark_end(ec);
     list::leave(ec);
+    if ec.callee.get().is_some_and(|callee| callee.caller.get() != Some(ec)) {
+        // It has not got through to it: that one does not know it any more.
+        ec.callee.set(None);
+    }
     ec.cpu.get().timeouts.disarm(&ec.timeout);
     if ec.state.get() != State::Dead {
         ec.state.set(State::Ending);

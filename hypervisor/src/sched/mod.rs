@@ -26,8 +26,8 @@ use timeout::Owner;
 /// a decision.
 pub type Next = Option<Ref<Ec>>;
 
-/// Longest chain of calls that is followed; a longer one never runs.
-const MAX_CHAIN: usize = 64;
+/// Longest chain of calls that is followed; of a longer one a call fails.
+pub const MAX_CHAIN: usize = 64;
 
 /// The least budget of a scheduling context, in time-stamp-counter ticks: 10 microseconds. With less, the decisions would take more
 /// time than the work.
@@ -58,6 +58,13 @@ pub fn wake(ec: Ref<Ec>, status: Status) {
 pub fn unpark(ec: Ref<Ec>) {
     while let Some(sc) = ec.parked.pop() {
         make_ready(sc);
+    }
+}
+
+/// Makes whatever was parked where the calls of `ec` lead ready.
+pub fn unpark_end(ec: Ref<Ec>) {
+    if let Some((end, _)) = end_of_chain(ec) {
+        unpark(end);
     }
 }
 
@@ -120,8 +127,9 @@ fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
 #[inline(always)]
 pub fn block(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     let now = arch::tsc();
-    if cpu.reschedule.get() {
-        // Another CPU may just have ended the call for which that time was here.
+    let is_followed = |sc: Ref<Sc>| end_of_chain(sc.ec).is_some();
+    if cpu.reschedule.get() || !cpu.current_sc.get().is_some_and(is_followed) {
+        // Another CPU may just have ended the call for which that time was here, or it is nested too deep for a later decision to find it.
         put_back(cpu, now);
     } else if let Some(sc) = leave(cpu, now) {
         ec.parked.push_back(sc);
@@ -177,11 +185,8 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
             BudgetState::Run(until) => until,
         };
         let Some((ec, helping)) = end_of_chain(sc.ec) else {
-            // The calls form a circle, or a chain that is too long: the first one that waits fails. Where all have got through, nothing can
-            // fail: whoever made them never runs again, and those that it called serve others that help them.
-            if ipc::give_up(sc.ec) {
-                cpu.ready.push_back(sc);
-            }
+            ipc::give_up(sc.ec);
+            cpu.ready.push_back(sc);
             continue;
         };
         match ec.state.get() {

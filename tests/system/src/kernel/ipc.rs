@@ -3,12 +3,14 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::cap::{Perms, Selector};
 use abi::hypercall::Status;
 use abi::utcb::{Item, MAX_WORDS, MsgTag, Utcb, Window};
 use runtime::clock::now;
+use runtime::ec::Ec;
 use runtime::handler::Handler;
 use runtime::lock::Lock;
 use runtime::pd::Pd;
@@ -32,6 +34,7 @@ pub const TESTS: &[Test] = &[
     ("ipc.dead-handler", dead),
     ("ipc.recursion", recursion),
     ("ipc.too-deep", too_deep),
+    ("ipc.too-deep-and-waiting", too_deep_and_waiting),
     ("ipc.no-leftovers", no_leftovers),
 ];
 
@@ -335,19 +338,12 @@ fn recursion(bench: &mut Bench<'_>) -> Check {
     Ok(())
 }
 
-/// Calls that are nested deeper than the kernel follows do not keep anybody else from running.
-fn too_deep(bench: &mut Bench<'_>) -> Check {
+/// Handlers each of which calls the one before it, the first of them `last`, and a portal to the last of them.
+fn through(last: Pt) -> Result<(Vec<Ec>, Pt), String> {
+    /// More than the kernel follows.
     const DEPTH: usize = 80;
-    let reached = semaphore()?;
-    let last = Handler::with(defaults(), STACK, reached).map_err(show)?;
-    let mut portal = last
-        .portal(0, 0, |reached: &mut Sm, _: &mut Utcb, _, _| {
-            let _ = reached.up();
-            // Preempted here, it has to be found again from the first call on.
-            spin(1_000_000);
-            MsgTag::default()
-        })
-        .map_err(show)?;
+    let mut handlers = Vec::new();
+    let mut portal = last;
     for _ in 0..DEPTH {
         let handler = Handler::with(defaults(), STACK, portal).map_err(show)?;
         portal = handler
@@ -356,14 +352,62 @@ fn too_deep(bench: &mut Bench<'_>) -> Check {
                 MsgTag::default()
             })
             .map_err(show)?;
+        handlers.push(handler.ec());
     }
+    Ok((handlers, portal))
+}
+
+fn end_all(handlers: Vec<Ec>) -> Check {
+    // SAFETY: they hold nothing.
+    handlers.into_iter().rev().try_for_each(|handler| unsafe { handler.destroy() }.map_err(show))
+}
+
+/// Calls that are nested too deep do not keep anybody else from running, and whoever made the first one gets its answer: one of the others
+/// fails.
+fn too_deep(bench: &mut Bench<'_>) -> Check {
+    let (reached, back) = (semaphore()?, semaphore()?);
+    let last = Handler::with(defaults(), STACK, reached).map_err(show)?;
+    let last = last
+        .portal(0, 0, |reached: &mut Sm, _: &mut Utcb, _, _| {
+            let _ = reached.up();
+            // Preempted here, it has to be found again from the first call on.
+            spin(1_000_000);
+            MsgTag::default()
+        })
+        .map_err(show)?;
+    let (handlers, portal) = through(last)?;
     spawn(bench.priority - 1, move |_| {
-        let _ = portal.signal();
+        if portal.signal().is_ok() {
+            let _ = back.up();
+        }
     })?;
     wait(bench, reached, "the last call")?;
     let sleep = semaphore()?;
     check_eq!(sleep.down_until(bench.in_ms(20)), Err(Status::Timeout), "sleep");
-    Ok(())
+    wait(bench, back, "the first call")?;
+    end_all(handlers)
+}
+
+/// The same where the last one waits for ever: whoever made the first call gets an answer, at the latest when its handler is ended.
+fn too_deep_and_waiting(bench: &mut Bench<'_>) -> Check {
+    let (reached, back) = (semaphore()?, semaphore()?);
+    let last = Handler::with(defaults(), STACK, (reached, semaphore()?)).map_err(show)?;
+    let last = last
+        .portal(0, 0, |(reached, never): &mut (Sm, Sm), _: &mut Utcb, _, _| {
+            let _ = reached.up();
+            let _ = never.down();
+            MsgTag::default()
+        })
+        .map_err(show)?;
+    let (handlers, portal) = through(last)?;
+    spawn(bench.priority - 1, move |_| {
+        let _ = portal.signal();
+        let _ = back.up();
+    })?;
+    wait(bench, reached, "the last call")?;
+    settle(bench)?;
+    end_all(handlers)?;
+    wait(bench, back, "the first call")
 }
 
 /// A short reply carries its own words, and nothing that lies behind them in the server's page.

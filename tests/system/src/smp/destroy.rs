@@ -1,6 +1,7 @@
 //! The end of objects that another CPU works with just then, in every state.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::cap::{Perms, own};
@@ -33,6 +34,7 @@ pub const TESTS: &[Test] = &[
     ("end.waiting-thread", waiting_thread),
     ("end.serving-handler", serving_handler),
     ("end.calling-thread", calling_thread),
+    ("end.waiting-caller", waiting_caller),
     ("end.guest", guest),
     ("end.guest-in-an-exit", guest_in_an_exit),
     ("end.stopped-guest", stopped_guest),
@@ -174,6 +176,55 @@ fn told() -> &'static AtomicU64 {
 
 fn tell(told: &AtomicU64, status: Result<(), Status>) {
     told.store(status.err().unwrap_or(Status::Success) as u64, Ordering::Relaxed);
+}
+
+/// A thread that waits for a busy handler is ended, but not to the end; then the handler is. Its time must not find what takes the
+/// handler's place: here threads that have no time.
+fn waiting_caller(bench: &mut Bench<'_>) -> Check {
+    const COPIES: u32 = 100;
+    const SUCCESSORS: usize = 8;
+    for cpu in others() {
+        let server = server(cpu, false)?;
+        let portal = server.portal;
+        let call = move |_: &mut Utcb| {
+            let _ = portal.signal();
+        };
+        let served = spawn_on(cpu, slice(bench, 2), call)?;
+        server.busy.entered.down_until(bench.in_ms(500)).map_err(show)?;
+        let waiting = spawn_on(cpu, slice(bench, 2), call)?;
+        nap(bench, 200);
+        // More capabilities than one call takes away.
+        let (objects, copies) = (ObjectSpace::OWN, FREE.range(COPIES).map_err(show)?);
+        for copy in copies..copies + COPIES {
+            objects.grant(waiting.sc.selector(), objects, copy, Perms::ALL).map_err(show)?;
+        }
+        // Nobody below it decides what to do until the end of this.
+        let above = Counter::new(cpu, slice(bench, 5))?;
+        above.goes_on(bench)?;
+        // SAFETY: it holds nothing.
+        let once = unsafe { hypercall::destroy_once(waiting.ec.selector()) };
+        check_eq!(once, Err(Status::Partial), "the first of many calls");
+        // SAFETY: as above.
+        unsafe { server.handler.ec().destroy() }.map_err(show)?;
+        let mut successors = Vec::new();
+        for _ in 0..SUCCESSORS {
+            let successor = Counter::new(cpu, slice(bench, 2))?;
+            // SAFETY: time is no memory.
+            unsafe { hypercall::destroy(successor.thread.sc.selector()) }.map_err(show)?;
+            successors.push(successor);
+        }
+        end(above.thread)?;
+        nap(bench, 3000);
+        for successor in successors {
+            check_eq!(successor.count(), 0, "CPU {cpu}: what a thread without time counted");
+            end(successor.thread)?;
+        }
+        end(waiting)?;
+        end(served)?;
+        FREE.give(server.handler.ec().selector());
+        server.end()?;
+    }
+    Ok(())
 }
 
 /// The handler finishes for nobody, and serves the next.
