@@ -65,8 +65,8 @@ pub struct Cpu {
     pub helping: Guarded<bool>,
     /// Whether a scheduling decision is due.
     pub reschedule: Guarded<bool>,
-    /// Whether CR2 is no longer the loaded virtual CPU's.
-    pub cr2_lost: Guarded<bool>,
+    /// Whether CR2 and DR6 are no longer the loaded virtual CPU's.
+    pub cr2_dr6_lost: Guarded<bool>,
     /// Whether the task register's limit may be short.
     pub task_register_stale: Guarded<bool>,
     /// When the current scheduling context began to pay.
@@ -239,7 +239,7 @@ pub fn install(
             current_sc: Guarded::new(None),
             helping: Guarded::new(false),
             reschedule: Guarded::new(false),
-            cr2_lost: Guarded::new(false),
+            cr2_dr6_lost: Guarded::new(false),
             task_register_stale: Guarded::new(false),
             since: Guarded::new(0),
             slice_end: Guarded::new(u64::MAX),

@@ -57,8 +57,8 @@ pub extern "C" fn trap(frame: &mut Frame) -> *const Ec {
     if frame.vector == GENERAL_PROTECTION && space::load_ports(cpu, ec) {
         return ec.as_ptr();
     }
-    if frame.vector == PAGE_FAULT {
-        cpu.cr2_lost.set(true);
+    if matches!(frame.vector, PAGE_FAULT | DEBUG) {
+        cpu.cr2_dr6_lost.set(true);
     }
     let selector = ec.events.wrapping_add(frame.vector as u32);
     sched::settle(cpu, ipc::event(cpu, ec, selector)).as_ptr()
@@ -88,6 +88,7 @@ fn in_kernel(cpu: &Cpu, frame: &mut Frame) -> *const Ec {
         // SYSENTER does not clear TF: a task that single-steps into the kernel loses its trap, no more.
         DEBUG if frame.rflags & TRAP_FLAG != 0 => {
             frame.rflags &= !TRAP_FLAG;
+            cpu.cr2_dr6_lost.set(true);
             core::ptr::null()
         }
         _ => die(frame),

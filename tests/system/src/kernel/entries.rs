@@ -58,7 +58,7 @@ fn flags(bench: &mut Bench<'_>) -> Check {
 }
 
 #[unsafe(naked)]
-unsafe extern "C" fn step_through_hypercall() {
+pub unsafe extern "C" fn step_through_hypercall() {
     naked_asm!(
         // The hypercall leaves nothing in the registers that a function must keep.
         "push rbx",
@@ -92,7 +92,7 @@ unsafe extern "C" fn step_through_hypercall() {
 }
 
 /// The answer to a debug exception: go on.
-fn go_on(state: &mut FaultState) -> Option<FaultGroups> {
+pub fn go_on(state: &mut FaultState) -> Option<FaultGroups> {
     (state.vector == 1).then_some(FaultGroups::default())
 }
 

@@ -37,3 +37,12 @@ pub(crate) fn victim(bench: &Bench<'_>) -> Result<impl Fn(&Bench<'_>) -> Check +
     let victim = victim::Victim::new(bench)?;
     Ok(move |bench: &Bench<'_>| victim.fault(bench, exceptions::read_unmapped).map(|_| ()))
 }
+
+/// Something that single-steps a thread through a hypercall, for the same.
+pub(crate) fn stepper(bench: &Bench<'_>) -> Result<impl Fn(&Bench<'_>) -> Check + use<>, String> {
+    let victim = victim::Victim::new(bench)?;
+    Ok(move |bench: &Bench<'_>| {
+        let (job, answer) = (entries::step_through_hypercall, entries::go_on);
+        victim.run(bench, job, answer).map(|_| ())
+    })
+}

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("apart.debug-registers", debug_registers),
     ("apart.cr2", cr2),
     ("apart.cr2-and-a-task", cr2_and_a_task),
+    ("apart.dr6-and-a-task", dr6_and_a_task),
     ("apart.msr-space", msr_space),
     ("apart.port-space", port_space),
 ];
@@ -230,6 +231,20 @@ fn cr2_and_a_task(bench: &mut Bench<'_>) -> Check {
     victim(bench)?;
     vm.expect(Groups::DONE, Exit::Hlt)?;
     check_eq!(vm.state.gpr.rax, 0x1234_5678, "CR2");
+    Ok(())
+}
+
+fn dr6_and_a_task(bench: &mut Bench<'_>) -> Check {
+    // Nor do single steps of a task, each of which sets BS and may clear the others (SDM 3B 18.2.3).
+    const BREAKPOINTS: u64 = 0xffff_0ff3;
+    let mut vm = Vm::new(bench, 0, Spaces::default())?;
+    let stepper = crate::kernel::stepper(bench)?;
+    vm.load(Mode::Long, code!(64, "mov dr6, rbx", "cpuid", "mov rax, dr6", "hlt"))?;
+    vm.state.gpr.rbx = BREAKPOINTS;
+    vm.expect(Groups::ALL, Exit::Cpuid)?;
+    stepper(bench)?;
+    vm.expect(Groups::DONE, Exit::Hlt)?;
+    check_eq!((vm.state.gpr.rax, vm.state.dr6), (BREAKPOINTS, BREAKPOINTS), "DR6");
     Ok(())
 }
 

@@ -43,7 +43,7 @@ pub fn deliver(ec: &Ec, info: u32, was_delivering: bool) -> bool {
         return true;
     }
     if vector == DEBUG {
-        debug(info);
+        debug(ec, info);
     } else {
         vmcs::write(f::ENTRY_EXCEPTION_ERROR, vmcs::read(f::EXIT_INTERRUPTION_ERROR));
         vmcs::write(f::ENTRY_INTERRUPTION_INFO, Event::exception(vector as u8, Some(0)).info);
@@ -52,12 +52,12 @@ pub fn deliver(ec: &Ec, info: u32, was_delivering: bool) -> bool {
 }
 
 /// The exit has left DR6, DR7 and the pending debug exceptions to software (SDM 3C 28.1, 28.3.4).
-fn debug(info: u32) {
+fn debug(ec: &Ec, info: u32) {
     /// Breakpoints, access to a debug register, single step.
     const CONDITIONS: u64 = 0x600f;
     const GENERAL_DETECT: u64 = 1 << 13;
     let conditions = vmcs::read(f::EXIT_QUALIFICATION) & CONDITIONS;
-    vcpu::set_dr6(vcpu::dr6() & !0xf | conditions);
+    vcpu::set_dr6(ec, ec.vcpu.vmx.dr6.get() & !0xf | conditions);
     vmcs::write(f::GUEST_DR7, vmcs::read(f::GUEST_DR7) & !GENERAL_DETECT);
     if info >> 8 & 7 == INT1 {
         vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, vmcs::read(f::EXIT_INSTRUCTION_LENGTH));

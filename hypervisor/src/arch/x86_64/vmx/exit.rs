@@ -34,8 +34,9 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     if reason & ENTRY_FAILED != 0 {
         return not_entered(cpu, ec);
     }
-    // A task's page fault may overwrite it before the guest goes on.
+    // A task's exceptions may overwrite them before the guest goes on.
     ec.vcpu.vmx.cr2.set(x86_64::registers::control::Cr2::read_raw());
+    ec.vcpu.vmx.dr6.set(vcpu::dr6());
     let next = match reason as u16 {
         reason::EXTERNAL_INTERRUPT => {
             interrupts::handle(cpu, vmcs::read(f::EXIT_INTERRUPTION_INFO) as u8);

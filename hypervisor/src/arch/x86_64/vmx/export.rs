@@ -142,7 +142,7 @@ fn export_rest(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState) {
         state.cr2 = ec.vcpu.vmx.cr2.get();
     }
     if wants(Groups::DR) {
-        state.dr6 = vcpu::dr6();
+        state.dr6 = ec.vcpu.vmx.dr6.get();
         state.dr7 = vmcs::read(f::GUEST_DR7);
     }
     if wants(Groups::DS_ES) {

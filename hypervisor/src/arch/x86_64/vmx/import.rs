@@ -52,10 +52,10 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
     }
     if wants(Groups::CR) || wants(Groups::CR2) {
         ec.vcpu.vmx.cr2.set(state.cr2);
-        cpu.cr2_lost.set(true);
+        cpu.cr2_dr6_lost.set(true);
     }
     if wants(Groups::DR) {
-        vcpu::set_dr6(state.dr6);
+        vcpu::set_dr6(ec, state.dr6);
         vmcs::write(f::GUEST_DR7, state.dr7);
     }
     if wants(Groups::EFER_PAT) {

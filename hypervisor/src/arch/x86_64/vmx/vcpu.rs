@@ -37,10 +37,9 @@ pub struct Own {
     host_cr3: Guarded<u64>,
     /// The registers of [`RESIDENT`] and TSC_AUX, while others are loaded.
     resident: Guarded<[u64; 6]>,
-    /// DR6, while another is loaded.
-    dr6: Guarded<u64>,
-    /// CR2 as it was when the guest was left.
+    /// CR2 and DR6 as they were when the guest was left.
     pub cr2: Guarded<u64>,
+    pub dr6: Guarded<u64>,
     /// Why the processor refused to enter the guest, until it was told.
     pub entry_error: Guarded<u32>,
 }
@@ -54,8 +53,8 @@ impl Own {
             host: Guarded::new(None),
             host_cr3: Guarded::new(0),
             resident: Guarded::new([0; 6]),
-            dr6: Guarded::new(state::dr6(0)),
             cr2: Guarded::new(0),
+            dr6: Guarded::new(state::dr6(0)),
             entry_error: Guarded::new(0),
         }
     }
@@ -193,8 +192,8 @@ fn init_host(cpu: &Cpu, ec: &Ec) {
 /// What the guest needs before it is entered, of a virtual CPU that is loaded.
 #[inline(always)]
 pub fn prepare(cpu: &Cpu, ec: &Ec) {
-    if cpu.cr2_lost.get() {
-        load_cr2(cpu, ec);
+    if cpu.cr2_dr6_lost.get() {
+        load_cr2_dr6(cpu, ec);
     }
     if ec.vcpu.vmx.host_cr3.get() != cpu.cr3.get() {
         // The next exit leads to where its handler was last time; or to wherever the CPU is now.
@@ -209,7 +208,7 @@ pub fn can_go_on(cpu: &Cpu, ec: &Ec) -> bool {
     cpu.task_register_stale.set(true);
     cpu.vcpu.get() == Some(Ref::of(ec))
         && !ec.vcpu.attention.get()
-        && !cpu.cr2_lost.get()
+        && !cpu.cr2_dr6_lost.get()
         && ec.vcpu.vmx.host_cr3.get() == cpu.cr3.get()
 }
 
@@ -221,23 +220,23 @@ fn follow_host(cpu: &Cpu, ec: &Ec) {
     vmcs::write(f::HOST_CR3, root);
 }
 
-/// A task's page fault has overwritten the guest's CR2.
+/// A task's page fault has overwritten the guest's CR2, or a single step its DR6.
 #[cold]
-fn load_cr2(cpu: &Cpu, ec: &Ec) {
-    cpu.cr2_lost.set(false);
+fn load_cr2_dr6(cpu: &Cpu, ec: &Ec) {
+    cpu.cr2_dr6_lost.set(false);
+    set_dr6(ec, ec.vcpu.vmx.dr6.get());
     // SAFETY: CR2 has no effect.
     unsafe {
         core::arch::asm!("mov cr2, {}", in(reg) ec.vcpu.vmx.cr2.get(), options(nomem, nostack, preserves_flags))
     };
 }
 
-/// Takes system-call registers and DR6 away from the virtual CPU that is loaded.
+/// Takes system-call registers away from the virtual CPU that is loaded.
 pub fn save(ec: &Ec) {
     ec.vcpu.vmx.resident.set(resident());
-    ec.vcpu.vmx.dr6.set(dr6());
 }
 
-/// Gives `ec` VMCS, system-call registers and DR6.
+/// Gives `ec` VMCS and system-call registers.
 pub fn load(cpu: &Cpu, ec: &Ec) {
     let own = &ec.vcpu.vmx;
     // SAFETY: it is live, and no other CPU has it; the values were a processor's before, or are the reset values.
@@ -250,8 +249,7 @@ pub fn load(cpu: &Cpu, ec: &Ec) {
         own.host.set(Some(Ref::of(cpu)));
         init_host(cpu, ec);
     }
-    set_dr6(own.dr6.get());
-    cpu.cr2_lost.set(true);
+    cpu.cr2_dr6_lost.set(true);
     if super::controls().is_some_and(|controls| controls.vpid) {
         tag(cpu, ec);
     }
@@ -303,7 +301,8 @@ pub unsafe fn set_resident(values: &[u64; 6]) {
     }
 }
 
-/// DR6 of the virtual CPU that is loaded.
+/// DR6 of the guest that was just left.
+#[inline(always)]
 pub fn dr6() -> u64 {
     let d6: u64;
     // SAFETY: reads only.
@@ -313,10 +312,12 @@ pub fn dr6() -> u64 {
     d6
 }
 
-/// Writes it.
-pub fn set_dr6(value: u64) {
+/// Sets DR6 of the virtual CPU that is loaded.
+pub fn set_dr6(ec: &Ec, value: u64) {
+    let value = state::dr6(value);
+    ec.vcpu.vmx.dr6.set(value);
     // SAFETY: no reserved bit is set that must be clear.
     unsafe {
-        core::arch::asm!("mov dr6, {}", in(reg) state::dr6(value), options(nomem, nostack, preserves_flags));
+        core::arch::asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags));
     }
 }
