@@ -32,9 +32,6 @@ pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::RFLAGS) {
         vmcb.write(f::GUEST_RFLAGS, state.rflags);
     }
-    if wants(Groups::EVENT) || wants(Groups::BLOCKING) {
-        import_interruptibility(ec, vmcb, mask, state);
-    }
     if wants(Groups::WINDOW) {
         vcpu::set_interrupt_window(ec, state.window.0 & Window::INTERRUPT.0 != 0);
         nmi::set_window(ec, state.window.0 & Window::NMI.0 != 0);
@@ -82,10 +79,14 @@ pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
         vmcb.write(f::GUEST_KERNEL_GS_BASE, gs_base);
         vcpu::set_tsc_aux(ec, tsc_aux);
     }
+    if wants(Groups::DONE) && !wants(Groups::RIP) {
+        next_instruction(ec, vmcb, state);
+    }
+    // An event is delivered where RIP is then.
+    if wants(Groups::EVENT) || wants(Groups::BLOCKING) {
+        import_interruptibility(ec, vmcb, mask, state);
+    }
     if wants(Groups::DONE) {
-        if !wants(Groups::RIP) {
-            next_instruction(ec, vmcb, state);
-        }
         finish_instruction(vmcb);
     }
     // With LME but neither paging nor PAE in a guest, QEMU does not turn the kernel's paging on again when it leaves it: no instruction
