@@ -9,6 +9,7 @@ pub mod reason {
     pub const EXCEPTION_OR_NMI: u16 = 0;
     pub const EXTERNAL_INTERRUPT: u16 = 1;
     pub const TASK_SWITCH: u16 = 9;
+    pub const MACHINE_CHECK_AT_ENTRY: u16 = 41;
     pub const EPT_VIOLATION: u16 = 48;
     pub const EPT_MISCONFIGURATION: u16 = 49;
 }
@@ -35,9 +36,8 @@ const NEUTRAL: [u8; 80] = table(&[
     (30, 30, Exit::Port),
     (31, 31, Exit::MsrRead),
     (32, 32, Exit::MsrWrite),
-    // Entry failed: guest state, MSR loading, machine check.
+    // Entry failed: guest state, MSR loading.
     (33, 34, Exit::BadState),
-    (41, 41, Exit::BadState),
     (36, 36, Exit::Mwait),
     (39, 39, Exit::Mwait),
     (40, 40, Exit::Pause),

@@ -10,4 +10,4 @@ pub mod negotiate;
 pub use crate::refusal::Refusal;
 pub use capability::VmxCapabilities;
 pub use fields::field;
-pub use negotiate::{Controls, negotiate};
+pub use negotiate::{Controls, negotiate, unlock};

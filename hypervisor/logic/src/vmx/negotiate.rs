@@ -12,8 +12,6 @@ use bitflags::Flags;
 /// virtual CPU can set them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Controls {
-    /// What IA32_FEATURE_CONTROL must be written with before VMXON: the firmware has left it open.
-    pub unlock: Option<u64>,
     /// VMCS revision identifier, for the first word of a VMXON region and of each VMCS.
     pub revision: u32,
     /// Pin-based controls.
@@ -113,8 +111,11 @@ const fn bit(value: u64, bit: u32) -> bool {
     value >> bit & 1 != 0
 }
 
-/// What IA32_FEATURE_CONTROL must be written with, if anything (SDM 3C 24.7).
-const fn unlock(feature_control: u64) -> Result<Option<u64>, Refusal> {
+/// What IA32_FEATURE_CONTROL must be written with before VMXON if the firmware has left it open, on each CPU (SDM 3C 24.7).
+///
+/// # Errors
+/// The firmware has decided against VT-x.
+pub const fn unlock(feature_control: u64) -> Result<Option<u64>, Refusal> {
     const LOCK: u64 = 1 << 0;
     const VMX_OUTSIDE_SMX: u64 = 1 << 2;
     if feature_control & LOCK == 0 {
@@ -134,7 +135,7 @@ pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
     if !caps.vmx {
         return Err(Refusal::Absent("VT-x"));
     }
-    let unlock = unlock(caps.feature_control)?;
+    unlock(caps.feature_control)?;
     let may = Secondary::from_bits_retain((caps.secondary >> 32) as u32);
     // SDM 3D A.10.
     for (there, what) in [
@@ -166,7 +167,6 @@ pub fn negotiate(caps: &VmxCapabilities) -> Result<Controls, Refusal> {
     wanted.set(Secondary::ENABLE_VPID, vpid_usable && may.contains(Secondary::ENABLE_VPID));
     let secondary = Group("secondary processor-based", caps.secondary).on(wanted)?;
     Ok(Controls {
-        unlock,
         revision: caps.basic as u32 & 0x7fff_ffff,
         pin: Group("pin-based", caps.pin).on(PIN)?,
         primary: primary.on(PRIMARY)?,

@@ -9,7 +9,7 @@ use hypervisor_logic::vmx::fields::field as f;
 use super::{exception, vcpu, vmcs};
 use crate::arch::cpu::{Cpu, cpu};
 use crate::arch::vcpu::{deliver, go_on};
-use crate::arch::{entry, interrupts};
+use crate::arch::{entry, interrupts, machine_check};
 use crate::log::RING;
 use crate::object::Ref;
 use crate::object::ec::Ec;
@@ -32,6 +32,10 @@ pub extern "C" fn vm_exit(ec: &Ec) -> *const Ec {
     let ec = Ref::of(ec);
     let reason = vmcs::read(f::EXIT_REASON);
     if reason & ENTRY_FAILED != 0 {
+        if reason as u16 == reason::MACHINE_CHECK_AT_ENTRY {
+            // Nothing else will tell of it (SDM 3C 27.9).
+            machine_check::stop();
+        }
         return not_entered(cpu, ec);
     }
     // A task's exceptions may overwrite them before the guest goes on.

@@ -18,7 +18,7 @@ pub mod instruction;
 pub mod vcpu;
 pub mod vmcs;
 
-use hypervisor_logic::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate};
+use hypervisor_logic::vmx::{Controls, Refusal, VmxCapabilities, field, negotiate, unlock};
 use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4};
 
@@ -62,8 +62,10 @@ pub fn enable() -> bool {
     // get what VMX operation demands, which 64-bit mode with paging has anyway, and CR4.VMXE.
     unsafe {
         virt(region).cast::<u32>().write(controls.revision);
-        if let Some(value) = controls.unlock {
-            FEATURE_CONTROL.write(value);
+        match unlock(FEATURE_CONTROL.read()) {
+            Ok(None) => {}
+            Ok(Some(value)) => FEATURE_CONTROL.write(value),
+            Err(_) => return false,
         }
         Cr0::write_raw(Cr0::read_raw() & CR0_FIXED1.read() | CR0_FIXED0.read());
         Cr4::write_raw(Cr4::read_raw() & CR4_FIXED1.read() | CR4_FIXED0.read());
@@ -107,10 +109,9 @@ fn invalidate_vpid(kind: u64, vpid: u16) {
 
 /// Drops the translations of the loaded virtual CPU's linear addresses.
 pub fn flush_vpid() {
-    let vpid = vmcs::read(field::VPID);
-    if vpid != 0 {
+    if controls().is_some_and(|controls| controls.vpid) {
         const SINGLE_CONTEXT: u64 = 1;
-        invalidate_vpid(SINGLE_CONTEXT, vpid);
+        invalidate_vpid(SINGLE_CONTEXT, vmcs::read(field::VPID));
     }
 }
 
