@@ -127,7 +127,7 @@ fn leave(cpu: &Cpu, now: u64) -> Option<Ref<Sc>> {
 #[inline(always)]
 pub fn block(cpu: &Cpu, ec: Ref<Ec>) -> Ref<Ec> {
     let now = arch::tsc();
-    let is_followed = |sc: Ref<Sc>| end_of_chain(sc.ec).is_some();
+    let is_followed = |sc: Ref<Sc>| sc.ec == ec || end_of_chain(sc.ec).is_some();
     if cpu.reschedule.get() || !cpu.current_sc.get().is_some_and(is_followed) {
         // Another CPU may just have ended the call for which that time was here, or it is nested too deep for a later decision to find it.
         put_back(cpu, now);
