@@ -134,6 +134,10 @@ fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
 /// Hypercall `Revoke`.
 pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let space = lookup::<Space>(caller, args.selector, Perms::SPACE_REVOKE)?;
+    if space.is_ending() {
+        // A leaf that is split would get a table behind the place to which the end has come.
+        return Err(Status::BadCap);
+    }
     let (first, count) = (args.a2, args.a4);
     let remove = MemRights(args.a5 as u32).intersection(MemRights::RWX);
     let account = &space.pd.account;

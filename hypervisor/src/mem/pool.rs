@@ -71,8 +71,8 @@ pub unsafe fn free_block(pa: u64, order: u32) {
     POOL.lock().free(&mut Window, pa, order);
 }
 
-/// Table pages that a processor may still walk through.
-static RETIRED: Mutex<List<u64, 256>> = Mutex::new(List::new(0));
+/// Table pages that a processor may still walk through: as many as one call can retire, with two leaves of 1 GiB over full tables.
+static RETIRED: Mutex<List<u64, 1030>> = Mutex::new(List::new(0));
 
 /// Puts a page back as soon as no processor can walk through it any more.
 ///

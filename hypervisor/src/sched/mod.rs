@@ -61,8 +61,9 @@ pub fn unpark(ec: Ref<Ec>) {
     }
 }
 
-/// Makes whatever was parked where the calls of `ec` lead ready.
+/// Makes whatever was parked on `ec`, or where its calls lead, ready: one that is ending can have both.
 pub fn unpark_end(ec: Ref<Ec>) {
+    unpark(ec);
     if let Some((end, _)) = end_of_chain(ec) {
         unpark(end);
     }

@@ -106,7 +106,11 @@ impl Task {
             from.grant(host.selector(), objects, own::MEMORY, pass)?;
             Ok((objects, host))
         };
-        let (objects, host) = make().map_err(Failure::doing("make the task's spaces"))?;
+        let made = make().inspect_err(|_| {
+            // With it comes back what it was given. It is new, so nothing speaks against that.
+            let _ = pd.destroy();
+        });
+        let (objects, host) = made.map_err(Failure::doing("make the task's spaces"))?;
         let usable = limits.cpus;
         let caps = Caps { free: CAPS.free + usable.count_ones() * PORTALS, ..CAPS };
         let startup = Box::new(Startup {

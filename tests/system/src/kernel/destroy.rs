@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::cap::{Perms, Selector, SpaceKind, own};
+use abi::cap::{MemRights, Perms, Selector, SpaceKind, own};
 use abi::hypercall::{EcActivity, EcKind, FOREVER, Number, Status};
 use abi::utcb::{MsgTag, Utcb};
 use runtime::ec::Ec;
@@ -14,7 +14,7 @@ use runtime::pd::Pd;
 use runtime::pt::Pt;
 use runtime::selector::FREE;
 use runtime::sm::Sm;
-use runtime::space::{ObjectSpace, PortSpace};
+use runtime::space::{GuestSpace, ObjectSpace, PortSpace};
 
 use super::raw;
 use super::threads::{semaphore, settle, spawn, wait};
@@ -35,6 +35,7 @@ pub const TESTS: &[Test] = &[
     ("destroy.nested-domains", nested),
     ("destroy.running-domain", running_domain),
     ("destroy.used-space", used_space),
+    ("destroy.half-gone-space", half_gone_space),
     ("destroy.ports-of-a-thread", ports_of_a_thread),
 ];
 
@@ -418,6 +419,36 @@ fn used_space(_: &mut Bench<'_>) -> Check {
     let made = unsafe { raw::hypercall(Number::CreateEc, 0, pd.selector(), arguments).0 };
     check_eq!(made, Status::BadParam, "a virtual CPU with another domain's space");
     pd.destroy().and_then(|()| other.destroy()).map_err(show)
+}
+
+/// Behind the place to which the end of a space has come nothing is put any more: nobody would ever look there again.
+fn half_gone_space(bench: &mut Bench<'_>) -> Check {
+    const LARGE: u64 = 2 << 20;
+    /// Entries of a page directory that one call looks at.
+    const LEAVES: u64 = 128;
+    let region = bench.memory.region(0, LARGE).map_err(|_| "too little memory")?;
+    let once = || {
+        let before = free()?;
+        let space = GuestSpace::create(Pd::OWN).map_err(show)?;
+        for leaf in 0..LEAVES {
+            space.grant(region, leaf * LARGE, MemRights::RWX).map_err(show)?;
+        }
+        // SAFETY: no memory of this task goes with it.
+        let half = unsafe { hypercall::destroy_once(space.selector()) };
+        check_eq!(half, Err(Status::Partial), "the first of many calls");
+        let split = |leaf| space.revoke(leaf * LARGE, 0x1000, MemRights::W);
+        let refused = (0..LEAVES).filter(|leaf| split(*leaf) == Err(Status::BadCap)).count() as u64;
+        destroy(space.selector()).map_err(show)?;
+        FREE.give(space.selector());
+        let after = free()?;
+        Ok((before.saturating_sub(after), refused))
+    };
+    // The first time may take pages for the table of capabilities.
+    once()?;
+    let (lost, refused) = once()?;
+    check_eq!(lost, 0, "pages that are lost");
+    check_eq!(refused, LEAVES, "leaves that were not split");
+    Ok(())
 }
 
 /// A domain can get its port space when it has threads already: then that ends before them, and they must not use what it was.
