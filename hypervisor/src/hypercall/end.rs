@@ -37,10 +37,9 @@ pub extern "C" fn destroy(ec: &Ec, _: u64, word: u64, _: u64, _: u64, _: u64) ->
 fn find(caller: Ref<Ec>, selector: Selector) -> Result<(Ref<Header>, u64), Status> {
     let table = caller.pd.object_table().ok_or(Status::BadCap)?;
     let found = table.find_next(&Kernel, selector, selector.saturating_add(1));
-    let Some((cap @ Cap { object, .. }, slot)) = found.cap else { return Err(Status::BadCap) };
-    if cap.perms().intersection(Perms::DESTROY) == Perms::NONE {
-        return Err(Status::BadCap);
-    }
+    let may_end = |cap: Cap| cap.perms().intersection(Perms::DESTROY) != Perms::NONE;
+    let found = found.cap.filter(|(cap, _slot)| may_end(*cap));
+    let (Cap { object, .. }, slot) = found.ok_or(Status::BadCap)?;
     // SAFETY: a capability that is in a table names a live object, which begins with its header.
     let header = unsafe { Ref::<Header>::from_address(object) };
     match header.ty {

@@ -163,7 +163,7 @@ pub fn dispatch(cpu: &Cpu) -> Ref<Ec> {
 }
 
 #[inline(never)]
-fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
+fn dispatch_at(cpu: &Cpu, mut now: u64) -> Ref<Ec> {
     loop {
         cpu.reschedule.set(false);
         if let Some(errand) = cpu.errand.replace(None) {
@@ -213,7 +213,8 @@ fn dispatch_at(cpu: &Cpu, now: u64) -> Ref<Ec> {
         match next {
             Some(next) if !cpu.reschedule.get() => return next,
             Some(_) => put_back(cpu, now),
-            None => {}
+            // That time is charged: it is not the next one's as well.
+            None => now = arch::tsc(),
         }
     }
 }

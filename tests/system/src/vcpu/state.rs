@@ -38,6 +38,7 @@ pub const TESTS: &[Test] = &[
     ("state.bad-at-first-entry", bad_at_first),
     ("state.bad-event", bad_event),
     ("state.nothing-pending", nothing_pending),
+    ("state.step-pending", step_pending),
 ];
 
 /// A long-mode state in which hardly a field has its usual value.
@@ -479,4 +480,22 @@ fn nothing_pending(bench: &mut Bench<'_>) -> Check {
     vm.load(Mode::Protected, code!(32, "hlt"))?;
     vm.state.exceptions = u32::MAX;
     vm.expect(Groups::ALL, Exit::Hlt)
+}
+
+/// A step that is pending when the guest is called out is taken later, although its whole state was read and written.
+fn step_pending(bench: &mut Bench<'_>) -> Check {
+    const TRAP: u64 = 1 << 8;
+    const SINGLE_STEP: u64 = 1 << 14;
+    let mut vm = vm(bench)?;
+    // Late would be behind the second.
+    vm.load(Mode::Long, code!(64, "cpuid", "cpuid", "hlt"))?;
+    vm.state.rflags |= TRAP;
+    vm.expect(Groups::ALL, Exit::Cpuid)?;
+    vm.vcpu.recall().map_err(|status| format!("{status:?}"))?;
+    vm.expect(Groups::DONE, Exit::Recall)?;
+    check_eq!(vm.state.rip, CODE + 2, "RIP");
+    vm.expect(Groups::ALL, Exit::Hlt)?;
+    check_eq!(vm.state.rip, modes::stub(1), "the handler of the step");
+    check_eq!(vm.state.dr6 & SINGLE_STEP, SINGLE_STEP, "DR6.BS");
+    Ok(())
 }

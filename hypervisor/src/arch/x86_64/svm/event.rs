@@ -15,7 +15,7 @@ const VALID: u64 = 1 << 31;
 
 /// A software interrupt that was prepared is not to be: its instruction is as if it had not been reached.
 pub fn take_back(ec: &Ec, vmcb: Vmcb) {
-    if let Some(rip) = ec.vcpu.svm.soft_event.replace(None) {
+    if let Some([rip, _]) = ec.vcpu.svm.soft_event.replace(None) {
         vmcb.write(f::GUEST_RIP, rip);
         vmcb.write(f::EVENTINJ, 0);
     }
@@ -33,8 +33,8 @@ pub fn inject(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
         // The processor pushes this address for software interrupts, and for what INT3 and INTO raise (APM 2 15.20).
         vmcb.write(f::NRIP, if software { rip.wrapping_add(state.inst_len) } else { rip });
     } else if software {
-        ec.vcpu.svm.soft_event.set(Some(rip));
         advance(vmcb, state.inst_len);
+        ec.vcpu.svm.soft_event.set(Some([rip, vmcb.read(f::GUEST_RIP)]));
     }
 }
 
@@ -75,8 +75,10 @@ fn cut_short(ec: &Ec, vmcb: Vmcb, interrupted: u64) -> Option<EventKind> {
     };
     if kind != EventKind::SoftwareInterrupt {
         vmcb.write(f::EVENTINJ, event_to_vmcb(event));
-    } else if let Some(rip) = soft {
-        // The instruction is executed again, from where it stands.
+    } else if let Some([rip, behind]) = soft
+        && behind == vmcb.read(f::GUEST_RIP)
+    {
+        // The instruction is executed again, from where it stands. Elsewhere it is one of the guest's own.
         vmcb.write(f::GUEST_RIP, rip);
     }
     Some(kind)

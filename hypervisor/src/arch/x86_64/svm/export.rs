@@ -31,7 +31,7 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
     }
     if wants::<KNOWN>(mask, Groups::RIP) {
         state.rip = vmcb.read(f::GUEST_RIP);
-        state.inst_len = instruction_length(ec, vmcb);
+        state.inst_len = instruction_length(ec, vmcb).unwrap_or(0);
     }
     if wants::<KNOWN>(mask, Groups::RFLAGS) {
         state.rflags = vmcb.read(f::GUEST_RFLAGS);

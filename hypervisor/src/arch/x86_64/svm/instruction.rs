@@ -24,7 +24,7 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     let vmcb = Vmcb::of(ec);
     let flags = vmcb.read(f::GUEST_RFLAGS);
     let old = vmcb.read(f::GUEST_RIP);
-    let rip = old.wrapping_add(told_or(ec, vmcb, state.inst_len));
+    let rip = old.wrapping_add(instruction_length(ec, vmcb).unwrap_or(state.inst_len));
     if flags & TRAP != 0 || vmcb.read(f::INTERRUPT_SHADOW) & 1 != 0 || (rip ^ old) >> 32 != 0 {
         return false;
     }
@@ -37,33 +37,24 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     true
 }
 
+/// The length of the instruction that exited, if the processor tells it.
 #[inline(always)]
-fn told_or(ec: &Ec, vmcb: Vmcb, len: u64) -> u64 {
-    match instruction_length(ec, vmcb) {
-        0 => len,
-        told => told,
-    }
-}
-
-/// The length of the instruction that exited, or 0.
-#[inline(always)]
-pub fn instruction_length(ec: &Ec, vmcb: Vmcb) -> u64 {
-    if ec.vcpu.last_exit.get() == Exit::Port as u8 {
-        return port_length(vmcb.read(f::GUEST_RIP), vmcb.read(f::EXITINFO2));
-    }
-    if !has_length(ec) || !super::controls().is_some_and(|controls| controls.next_rip) {
-        return 0;
-    }
-    // Not of a task switch, where it is 0: so what is no length is not taken for one.
-    match vmcb.read(f::NRIP).wrapping_sub(vmcb.read(f::GUEST_RIP)) {
-        length @ 1..=15 => length,
-        _ => 0,
-    }
+pub fn instruction_length(ec: &Ec, vmcb: Vmcb) -> Option<u64> {
+    let rip = vmcb.read(f::GUEST_RIP);
+    let length = if ec.vcpu.last_exit.get() == Exit::Port as u8 {
+        port_length(rip, vmcb.read(f::EXITINFO2))
+    } else if has_length(ec) && super::controls().is_some_and(|controls| controls.next_rip) {
+        vmcb.read(f::NRIP).wrapping_sub(rip)
+    } else {
+        0
+    };
+    // Not of a task switch, where next RIP is 0: so what is no length is not taken for one.
+    (1..=15).contains(&length).then_some(length)
 }
 
 /// Moves behind the instruction that exited.
 pub fn next_instruction(ec: &Ec, vmcb: Vmcb, state: &VcpuState) {
-    advance(vmcb, told_or(ec, vmcb, state.inst_len));
+    advance(vmcb, instruction_length(ec, vmcb).unwrap_or(state.inst_len));
 }
 
 /// Moves RIP by the length of an instruction.

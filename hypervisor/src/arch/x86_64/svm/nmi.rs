@@ -90,10 +90,12 @@ pub fn is_blocked(ec: &Ec) -> bool {
 
 /// The VMM has set the blocking of NMIs, or the event to inject.
 pub fn update(ec: &Ec, blocked: bool) {
-    let nmi = &ec.vcpu.svm.nmi;
-    let closed = blocked || is_injected(Vmcb::of(ec));
+    let (nmi, vmcb) = (&ec.vcpu.svm.nmi, Vmcb::of(ec));
+    let closed = blocked || is_injected(vmcb);
+    // With an event to deliver, or elsewhere, that IRET does not come next.
+    let iret = (vmcb.read(f::EVENTINJ) >> 31 & 1 == 0).then(|| vmcb.read(f::GUEST_RIP));
     nmi.blocking.set(match nmi.blocking.get() {
-        leaving @ Blocking::Leaving(_) if blocked => leaving,
+        leaving @ Blocking::Leaving(rip) if blocked && Some(rip) == iret => leaving,
         _ if closed => Blocking::Blocked,
         _ => Blocking::Open,
     });
@@ -151,7 +153,11 @@ pub fn reaches_window(ec: &Ec) -> bool {
     }
     match nmi.blocking.get() {
         Blocking::Blocked => {}
-        Blocking::Open if vmcb.read(f::INTERRUPT_SHADOW) & 1 == 0 => return true,
+        Blocking::Open if vmcb.read(f::INTERRUPT_SHADOW) & 1 == 0 => {
+            // It is open until the VMM does not wait for it any more.
+            ec.vcpu.attention.set(true);
+            return true;
+        }
         Blocking::Open => step(nmi, vmcb, None),
         Blocking::Leaving(iret) => step(nmi, vmcb, Some(iret)),
     }

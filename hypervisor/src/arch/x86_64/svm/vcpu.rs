@@ -30,8 +30,8 @@ pub struct Own {
     /// Bits of `VcpuState::intercepts`.
     pub intercepts: Guarded<u32>,
     /// RIP of the instruction whose software interrupt is to be delivered on a processor without next RIP: in the VMCB it is the
-    /// address to come back to already.
-    pub soft_event: Guarded<Option<u64>>,
+    /// address to come back to already, which is here as well.
+    pub soft_event: Guarded<Option<[u64; 2]>>,
 }
 
 impl Own {

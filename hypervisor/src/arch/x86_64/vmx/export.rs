@@ -25,7 +25,7 @@ fn export<const KNOWN: u64>(cpu: &Cpu, ec: &Ec, mask: u64, state: &mut VcpuState
     }
     if wants::<KNOWN>(mask, Groups::RIP) {
         state.rip = vmcs::read(f::GUEST_RIP);
-        state.inst_len = instruction_length(ec);
+        state.inst_len = instruction_length(ec).unwrap_or(0);
     }
     if wants::<KNOWN>(mask, Groups::RFLAGS) {
         state.rflags = vmcs::read(f::GUEST_RFLAGS);

@@ -4,7 +4,9 @@ use abi::vcpu::{Groups, Segment, TableRegister, VcpuState, Window, blocking};
 use hypervisor_logic::vmx::controls::{EntryControls, Primary};
 use hypervisor_logic::vmx::fields::{SegmentFields, TableFields, field as f};
 
-use super::instruction::{SHADOW, finish_instruction, next_instruction, start_instruction};
+use super::instruction::{
+    SHADOW, finish_instruction, move_to, next_instruction, start_instruction,
+};
 use super::vcpu::{self, CR0_OWNED, CR4_OWNED};
 use super::{exception, vmcs};
 use crate::arch::cpu::Cpu;
@@ -21,7 +23,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::GUEST_RSP, state.gpr.rsp);
     }
     if wants(Groups::RIP) {
-        vmcs::write(f::GUEST_RIP, state.rip);
+        move_to(state.rip);
     }
     if wants(Groups::RFLAGS) {
         vmcs::write(f::GUEST_RFLAGS, state.rflags);
@@ -76,16 +78,18 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
             next_instruction(ec, state);
         }
         finish_instruction();
-    } else if wants(Groups::RIP) {
+    } else if wants(Groups::RIP) || wants(Groups::RFLAGS) || wants(Groups::BLOCKING) {
         start_instruction();
     }
 }
 
 fn import_event(state: &VcpuState) {
+    let old = vmcs::read(f::ENTRY_INTERRUPTION_INFO);
     vmcs::write(f::ENTRY_INTERRUPTION_INFO, state.event.info);
     if state.event.is_valid() {
         vmcs::write(f::ENTRY_EXCEPTION_ERROR, state.event.error);
-        if state.event.kind() >= 4 {
+        // The state does not tell the length of one whose delivery the exit has cut short: it stays.
+        if state.event.kind() >= 4 && (state.inst_len != 0 || old != state.event.info) {
             vmcs::write(f::ENTRY_INSTRUCTION_LENGTH, state.inst_len as u32);
         }
     }

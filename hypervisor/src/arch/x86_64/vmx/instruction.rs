@@ -14,6 +14,9 @@ use crate::arch::state::{RESUME, TRAP, copy_registers};
 use crate::arch::vcpu::has_length;
 use crate::object::ec::Ec;
 
+/// Of the pending debug exceptions: a single step (SDM 3C 25.4.2).
+const PENDING_STEP: u64 = 1 << 14;
+
 /// What keeps interrupts away from the next instruction.
 pub const SHADOW: u32 = blocking::STI | blocking::MOV_SS;
 
@@ -26,12 +29,7 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     // SAFETY: the handler has a UTCB for life; a state fits its words, any bit pattern is valid.
     let state = unsafe { &*utcb.cast::<VcpuState>() };
     let old = vmcs::read(f::GUEST_RIP);
-    let len = if has_length(ec) {
-        u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH))
-    } else {
-        state.inst_len
-    };
-    let rip = old.wrapping_add(len);
+    let rip = old.wrapping_add(instruction_length(ec).unwrap_or(state.inst_len));
     let flags = vmcs::read(f::GUEST_RFLAGS);
     if (rip ^ old) >> 32 != 0 || flags & TRAP != 0 || in_shadow() {
         return false;
@@ -47,22 +45,21 @@ pub fn complete(cpu: &Cpu, ec: &Ec, mask: u64, utcb: *mut Utcb) -> bool {
     true
 }
 
-/// The length of the instruction that exited, or 0. Of the exceptions, those of INT3, INTO and INT1 have one.
+/// The length of the instruction that exited, if the processor tells it. Of the exceptions, those of INT3, INTO and INT1 have one.
 #[inline(always)]
-pub fn instruction_length(ec: &Ec) -> u64 {
+pub fn instruction_length(ec: &Ec) -> Option<u64> {
     const SOFTWARE: core::ops::RangeInclusive<u32> = 4..=6;
     let software = || {
         ec.vcpu.last_exit.get() == Exit::Exception as u8
             && SOFTWARE.contains(&(vmcs::read(f::EXIT_INTERRUPTION_INFO) >> 8 & 7))
     };
-    if has_length(ec) || software() { u64::from(vmcs::read(f::EXIT_INSTRUCTION_LENGTH)) } else { 0 }
+    (has_length(ec) || software()).then(|| vmcs::read(f::EXIT_INSTRUCTION_LENGTH).into())
 }
 
 /// Moves behind the instruction that exited.
 pub fn next_instruction(ec: &Ec, state: &VcpuState) {
     let old = vmcs::read(f::GUEST_RIP);
-    let told = instruction_length(ec);
-    let mut rip = old.wrapping_add(if told == 0 { state.inst_len } else { told });
+    let mut rip = old.wrapping_add(instruction_length(ec).unwrap_or(state.inst_len));
     if (rip ^ old) >> 32 != 0 && !in_64_bit_mode() {
         rip &= 0xffff_ffff;
     }
@@ -84,9 +81,19 @@ pub fn finish_instruction() {
     }
 }
 
-/// The VMM has moved the guest elsewhere: what was pending was pending behind another instruction.
+/// Moves the guest. Elsewhere, nothing is pending of what was pending behind another instruction.
+pub fn move_to(rip: u64) {
+    if vmcs::read(f::GUEST_RIP) != rip {
+        vmcs::write(f::GUEST_RIP, rip);
+        vmcs::write(f::GUEST_PENDING_DEBUG, 0);
+    }
+}
+
+/// The VMM has changed what decides whether a step is pending: a guest that does not single-step has none.
 pub fn start_instruction() {
-    vmcs::write(f::GUEST_PENDING_DEBUG, 0);
+    if vmcs::read(f::GUEST_RFLAGS) & TRAP == 0 {
+        vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) & !PENDING_STEP);
+    }
     step_in_shadow();
 }
 
@@ -117,7 +124,6 @@ pub fn long_mode() -> bool {
 #[cold]
 fn single_step() {
     const BRANCHES: u64 = 1 << 1;
-    const PENDING_STEP: u64 = 1 << 14;
     // With IA32_DEBUGCTL.BTF only branches trap, and no instruction that exits is one.
     if vmcs::read(f::GUEST_DEBUGCTL) & BRANCHES == 0 {
         vmcs::write(f::GUEST_PENDING_DEBUG, vmcs::read(f::GUEST_PENDING_DEBUG) | PENDING_STEP);
