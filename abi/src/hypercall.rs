@@ -73,10 +73,11 @@ pub enum Number {
     ///
     /// What the source does not have is skipped; rights are what the source has and R10 allows. Memory already
     /// mapped at the destination is replaced; an occupied selector is not ([`Status::Occupied`]). Returns in
-    /// RDI how many were worked through; [`Status::Partial`] asks the caller to go on from there.
+    /// RDI how many were worked through; [`Status::Partial`] asks the caller to go on from there. [`Status::BadCap`] also if one of the
+    /// spaces is being destroyed.
     Grant = 8,
     /// Revoke from the space named (`SPACE_REVOKE`): RSI = first, R9 = how many, R10 = rights to take away (all for capabilities,
-    /// ports and registers). Returns like [`Number::Grant`].
+    /// ports and registers). Returns like [`Number::Grant`]; [`Status::BadCap`] also if it is a space of memory that is being destroyed.
     Revoke = 9,
     /// Control an execution context (`EC_CTRL`): flags = [`EcOp`].
     CtrlEc = 10,

@@ -343,7 +343,7 @@ pub struct VcpuState {
     /// [`Groups::QUAL`]: what exactly happened; see [`Exit`].
     pub qual: [u64; 3],
     /// [`Groups::EVENT`]: to inject at the next entry. On an exit: what was being delivered; it will be delivered again
-    /// unless the reply replaces it.
+    /// unless the reply replaces it. Written back as it was read, with `inst_len` 0, it keeps its own length.
     pub event: Event,
     /// [`Groups::WINDOW`]: exits to ask for ([`Window`]).
     pub window: Window,

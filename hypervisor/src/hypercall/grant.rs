@@ -29,7 +29,7 @@ const STEP: u64 = 64;
 pub fn grant(caller: &Pd, args: Args) -> Outcome {
     let source = lookup::<Space>(caller, args.selector, Perms::SPACE_TAKE)?;
     let target = lookup::<Space>(caller, selector(args.a1)?, Perms::SPACE_GRANT)?;
-    if target.is_ending() {
+    if source.is_ending() || target.is_ending() {
         return Err(Status::BadCap);
     }
     let (from, to, count) = (args.a2, args.a3, args.a4);
@@ -134,10 +134,6 @@ fn settle(space: &Space, done: Progress, count: u64) -> Outcome {
 /// Hypercall `Revoke`.
 pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
     let space = lookup::<Space>(caller, args.selector, Perms::SPACE_REVOKE)?;
-    if space.is_ending() {
-        // A leaf that is split would get a table behind the place to which the end has come.
-        return Err(Status::BadCap);
-    }
     let (first, count) = (args.a2, args.a4);
     let remove = MemRights(args.a5 as u32).intersection(MemRights::RWX);
     let account = &space.pd.account;
@@ -159,6 +155,8 @@ pub fn revoke(cpu: &Cpu, caller: &Pd, args: Args) -> Outcome {
         Table::Port(bitmap) | Table::Msr(bitmap) => {
             return permit(&space, first, count, |number| bitmap.allow(number, false));
         }
+        // A leaf that is split would get a table behind the place to which the end has come.
+        _ if space.is_ending() => return Err(Status::BadCap),
         Table::Host(table) => table.revoke(&mut Tables(account), first, count, remove),
         Table::Guest(table) => table.revoke(account, first, count, remove),
         Table::Physical(_) => return Err(Status::BadParam),

@@ -82,8 +82,8 @@ pub fn import(ec: &Ec, mask: u64, state: &VcpuState) {
     if wants(Groups::DONE) && !wants(Groups::RIP) {
         next_instruction(ec, vmcb, state);
     }
-    // An event is delivered where RIP is then.
-    if wants(Groups::EVENT) || wants(Groups::BLOCKING) {
+    // An event is delivered where RIP is then, and an IRET comes next only where it is.
+    if wants(Groups::EVENT) || wants(Groups::BLOCKING) || wants(Groups::RIP) {
         import_interruptibility(ec, vmcb, mask, state);
     }
     if wants(Groups::DONE) {

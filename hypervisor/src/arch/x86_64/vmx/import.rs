@@ -23,7 +23,7 @@ pub fn import(cpu: &Cpu, ec: &Ec, mask: u64, state: &VcpuState) {
         vmcs::write(f::GUEST_RSP, state.gpr.rsp);
     }
     if wants(Groups::RIP) {
-        move_to(state.rip);
+        move_to(state.rip, wants(Groups::DONE));
     }
     if wants(Groups::RFLAGS) {
         vmcs::write(f::GUEST_RFLAGS, state.rflags);

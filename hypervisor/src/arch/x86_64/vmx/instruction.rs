@@ -81,12 +81,12 @@ pub fn finish_instruction() {
     }
 }
 
-/// Moves the guest. Elsewhere, nothing is pending of what was pending behind another instruction.
-pub fn move_to(rip: u64) {
-    if vmcs::read(f::GUEST_RIP) != rip {
-        vmcs::write(f::GUEST_RIP, rip);
+/// Moves the guest. Elsewhere, nothing is pending of what was pending behind another instruction, unless that is `done`.
+pub fn move_to(rip: u64, done: bool) {
+    if !done && vmcs::read(f::GUEST_RIP) != rip {
         vmcs::write(f::GUEST_PENDING_DEBUG, 0);
     }
+    vmcs::write(f::GUEST_RIP, rip);
 }
 
 /// The VMM has changed what decides whether a step is pending: a guest that does not single-step has none.
