@@ -110,6 +110,9 @@ fn nmi_window(bench: &mut Bench<'_>) -> Check {
     vm.state.window = Window::NMI;
     vm.expect(Groups::ALL, Exit::NmiWindow)?;
     check_eq!(vm.state.rip, CODE, "RIP at the first window");
+    // Open as long as it is waited for.
+    vm.expect(Groups::NONE, Exit::NmiWindow)?;
+    check_eq!(vm.state.rip, CODE, "RIP at the same window");
     // Closed in the handler, open behind its IRET.
     vm.state.window = Window::NMI;
     vm.state.event = Event::nmi();
